@@ -1,0 +1,111 @@
+# Build, test and run Nocturne. `make help` lists the targets.
+#   make all                        release build into build/
+#   make SAN=1 BUILD=build/san all  the same under ASan + UBSan (what the tests run)
+#   make CC=clang BUILD=build/clang all
+
+.DEFAULT_GOAL := help
+BUILD    ?= build
+CC       ?= cc
+PREFIX   ?= /usr/local
+PKGS     := libuv libpq libcurl
+WARN     := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \
+            -Wcast-qual -Wwrite-strings -Wvla -Wimplicit-fallthrough -Werror
+VERSION  := 0.1.0
+ifdef SAN
+OPT      := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -DTEST_HOOKS
+LDFLAGS  += -fsanitize=address,undefined
+else
+OPT      := -O2 -g -D_FORTIFY_SOURCE=2
+endif
+CFLAGS   += -std=gnu11 $(OPT) -fno-strict-aliasing -fstack-protector-strong -fno-omit-frame-pointer
+CPPFLAGS += -D_GNU_SOURCE -DNOCTURNE_VERSION='"$(VERSION)"' -Ilib -I$(BUILD)/gen \
+            $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
+# cJSON and wslay have no pkg-config file on every system
+LDLIBS   += $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lcjson -lwslay -lcrypto
+LLHTTP   ?= /usr/share/llhttp
+
+objs      = $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard $(1)))
+QUERIES  := $(sort $(wildcard sql/queries/*.sql))
+SCHEMA   := $(sort $(wildcard sql/schema/*.sql))
+LIB      := $(call objs,lib/*.c) $(BUILD)/gen/sql.o $(BUILD)/gen/schema.o \
+            $(patsubst %,$(BUILD)/obj/llhttp/%.o,api http llhttp)
+PROGRAMS := $(addprefix $(BUILD)/bin/,nocturne nocturne-api nocturne-worker nocturne-scheduler)
+UNITS    := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/test_*.c))
+FAKES    := $(patsubst tests/fake/%.c,$(BUILD)/tests/fake/%,$(wildcard tests/fake/*.c))
+SOURCES   = $(shell find lib api worker scheduler tests -name '*.[ch]')
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
+deps: ## install the Debian packages that are missing (root or sudo)
+	@docker/deps.sh
+all: $(PROGRAMS) ## build the four programs into build/bin
+
+$(BUILD)/bin/nocturne: $(call objs,api/cli/*.c) $(BUILD)/lib.a
+$(BUILD)/bin/nocturne-api: $(call objs,api/*.c api/wire/*.c) $(BUILD)/lib.a
+$(BUILD)/bin/nocturne-worker: $(call objs,worker/*.c worker/model/*.c worker/tool/*.c) $(BUILD)/lib.a
+$(BUILD)/bin/nocturne-scheduler: $(call objs,scheduler/*.c) $(BUILD)/lib.a
+$(BUILD)/obj/api/%.o: CPPFLAGS += -Iapi
+$(BUILD)/obj/worker/%.o: CPPFLAGS += -Iworker
+$(BUILD)/obj/scheduler/%.o: CPPFLAGS += -Ischeduler
+# Only the strict build of llhttp 8 refuses what smugglers send; lib/httpd.c fails to compile without it.
+$(BUILD)/obj/lib/httpd%.o $(BUILD)/obj/llhttp/%.o: CPPFLAGS += -DLLHTTP_STRICT_MODE=1
+
+$(BUILD)/lib.a: $(LIB)
+	@rm -f $@
+	$(AR) rcs $@ $^
+$(BUILD)/gen/sql.h $(BUILD)/gen/sql.c &: $(QUERIES) sql/embed.sh
+	@mkdir -p $(BUILD)/gen
+	sql/embed.sh queries $(BUILD)/gen $(QUERIES)
+$(BUILD)/gen/schema.h $(BUILD)/gen/schema.c &: $(SCHEMA) sql/embed.sh
+	@mkdir -p $(BUILD)/gen
+	sql/embed.sh schema $(BUILD)/gen $(SCHEMA)
+$(BUILD)/obj/llhttp/%.o: $(LLHTTP)/%.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -w -c -o $@ $<
+$(BUILD)/obj/%.o: %.c | $(BUILD)/gen/sql.h $(BUILD)/gen/schema.h
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) $(WARN) -MMD -MP -c -o $@ $<
+$(BUILD)/gen/%.o: $(BUILD)/gen/%.c
+	$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
+$(PROGRAMS):
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+$(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(BUILD)/lib.a
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
+$(BUILD)/tests/fake/%: $(BUILD)/obj/tests/fake/%.o $(BUILD)/lib.a
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+units: $(UNITS)
+fakes: $(FAKES)
+
+test: deps ## lint + unit + system tests on the sanitizer build
+	@tests/run.sh
+unit: ## the unit tests alone
+	@tests/run.sh unit
+system: ## the system tests alone
+	@tests/run.sh system
+lint: ## layering, banned functions
+	@tests/lint.sh
+format: ## clang-format everything
+	clang-format -i $(SOURCES)
+tidy: $(BUILD)/gen/sql.h $(BUILD)/gen/schema.h ## clang-tidy and cppcheck
+	clang-tidy --quiet $(filter %.c,$(SOURCES)) -- $(CPPFLAGS) -std=gnu11 -DLLHTTP_STRICT_MODE=1 -Iapi -Iworker -Ischeduler
+san: ## the four programs under ASan + UBSan, into build/san
+	$(MAKE) SAN=1 BUILD=build/san all
+demo: deps ## one detached turn before your eyes, and one aborted
+	@$(MAKE) --no-print-directory all fakes
+	@tests/demo.sh
+dev: all ## run everything in this terminal with the agents of examples/agents
+	$(BUILD)/bin/nocturne dev --agents examples/agents
+bench: all fakes ## measure; prints JSON
+	@tests/bench/bench.sh
+install: all ## install the programs into PREFIX/bin
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
+clean: ## remove build/
+	rm -rf build
+
+.SECONDARY:
+.PHONY: help deps all units fakes test unit system lint format tidy san demo dev bench install clean
+-include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

@@ -1,0 +1,119 @@
+#include "clock.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define MAX_DURATION_MS (3650ULL * 24 * 3600 * 1000)
+
+uint64_t clock_mono_us(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+uint64_t clock_mono_ms(void)
+{
+    return clock_mono_us() / 1000;
+}
+
+int64_t clock_wall_us(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+char *clock_stamp(int64_t wall_us, char *ret_text)
+{
+    time_t seconds = (time_t)(wall_us / 1000000);
+    struct tm utc;
+    size_t len;
+
+    gmtime_r(&seconds, &utc);
+    len = strftime(ret_text, CLOCK_STAMP_BYTES, "%Y-%m-%dT%H:%M:%S", &utc);
+    snprintf(ret_text + len, CLOCK_STAMP_BYTES - len, ".%03dZ", (int)(wall_us / 1000 % 1000));
+    return ret_text;
+}
+
+/* The zone behind the seconds: Z or +hh:mm. */
+static int parse_zone(const char *text, int *ret_minutes)
+{
+    int hours, minutes, end = 0;
+
+    if ((text[0] == 'Z' || text[0] == 'z') && !text[1]) {
+        *ret_minutes = 0;
+        return 0;
+    }
+    if ((text[0] != '+' && text[0] != '-') ||
+        sscanf(text + 1, "%2d:%2d%n", &hours, &minutes, &end) != 2 || end != 5 || text[6] ||
+        hours > 23 || minutes > 59)
+        return -1;
+    *ret_minutes = (hours * 60 + minutes) * (text[0] == '-' ? -1 : 1);
+    return 0;
+}
+
+int clock_parse_stamp(const char *text, int64_t *ret_wall_us)
+{
+    struct tm utc = {0};
+    char separator;
+    int end = 0, zone_minutes, micros = 0, digits = 0;
+    time_t seconds;
+
+    if (sscanf(text, "%4d-%2d-%2d%c%2d:%2d:%2d%n", &utc.tm_year, &utc.tm_mon, &utc.tm_mday,
+               &separator, &utc.tm_hour, &utc.tm_min, &utc.tm_sec, &end) != 7 ||
+        end != 19 || !strchr("Tt ", separator))
+        return -1;
+    if (utc.tm_year < 1970 || utc.tm_mon < 1 || utc.tm_mon > 12 || utc.tm_mday < 1 ||
+        utc.tm_mday > 31 || utc.tm_hour > 23 || utc.tm_min > 59 || utc.tm_sec > 60)
+        return -1;
+    text += end;
+    if (*text == '.') {
+        for (text++; isdigit((unsigned char)*text); text++)
+            if (digits++ < 6)
+                micros = micros * 10 + (*text - '0');
+        if (digits == 0)
+            return -1;
+        for (; digits < 6; digits++)
+            micros *= 10;
+    }
+    if (parse_zone(text, &zone_minutes) < 0)
+        return -1;
+    utc.tm_year -= 1900;
+    utc.tm_mon -= 1;
+    seconds = timegm(&utc) - (time_t)zone_minutes * 60;
+    *ret_wall_us = (int64_t)seconds * 1000000 + micros;
+    return 0;
+}
+
+int clock_parse_duration(const char *text, uint64_t *ret_ms)
+{
+    static const struct {
+        const char *unit;
+        uint64_t ms;
+    } units[] = {
+        {"ms", 1       },
+        {"s",  1000    },
+        {"m",  60000   },
+        {"h",  3600000 },
+        {"d",  86400000},
+    };
+    char *end;
+    unsigned long long n;
+
+    if (!isdigit((unsigned char)*text))
+        return -1;
+    n = strtoull(text, &end, 10);
+    for (size_t i = 0; i < sizeof(units) / sizeof(*units); i++) {
+        if (!strcmp(end, units[i].unit) && n <= MAX_DURATION_MS / units[i].ms) {
+            *ret_ms = n * units[i].ms;
+            return 0;
+        }
+    }
+    return -1;
+}

@@ -1,0 +1,273 @@
+#include "json.h"
+
+#include "mem.h"
+#include "utf8.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_EXACT 9007199254740992.0 /* 2^53 */
+
+void json_release(cJSON **root)
+{
+    cJSON_Delete(*root);
+    *root = NULL;
+}
+
+/* An escape \u0000 that is not itself escaped: an odd number of backslashes before the u. */
+static bool has_nul_escape(const char *text, size_t len)
+{
+    const char *p = text, *end = text + len;
+
+    while ((p = memmem(p, (size_t)(end - p), "\\u0000", 6))) {
+        size_t backslashes = 1;
+
+        while (p - backslashes >= text && p[-(ptrdiff_t)backslashes] == '\\')
+            backslashes++;
+        if (backslashes % 2 == 1)
+            return true;
+        p += 6;
+    }
+    return false;
+}
+
+cJSON *json_parse(const char *text, size_t len, struct err *err)
+{
+    const char *end = NULL;
+    cJSON *root;
+
+    if (!utf8_is_valid(text, len)) {
+        err_set(err, ERR_INVALID, "not UTF-8 text");
+        return NULL;
+    }
+    if (has_nul_escape(text, len)) {
+        err_set(err, ERR_INVALID, "the escape \\u0000 is not allowed");
+        return NULL;
+    }
+    root = cJSON_ParseWithLengthOpts(text, len, &end, 0);
+    if (!root) {
+        err_set(err, ERR_INVALID, "not JSON, at byte %td", end ? end - text : 0);
+        return NULL;
+    }
+    for (; end < text + len; end++) {
+        if (!strchr(" \t\r\n", *end)) {
+            err_set(err, ERR_INVALID, "more than one JSON value, at byte %td", end - text);
+            cJSON_Delete(root);
+            return NULL;
+        }
+    }
+    return root;
+}
+
+const cJSON *json_get(const cJSON *obj, const char *key)
+{
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(obj, key);
+
+    return cJSON_IsNull(item) ? NULL : item;
+}
+
+int json_str(const cJSON *obj, const char *key, const char **ret_value, struct err *err)
+{
+    const cJSON *item = json_get(obj, key);
+
+    if (!cJSON_IsString(item))
+        return err_set(err, ERR_INVALID, "\"%s\" must be a string", key);
+    *ret_value = item->valuestring;
+    return 0;
+}
+
+const char *json_str_or(const cJSON *obj, const char *key, const char *fallback)
+{
+    const cJSON *item = json_get(obj, key);
+
+    return cJSON_IsString(item) ? item->valuestring : fallback;
+}
+
+int json_int(const cJSON *obj, const char *key, int64_t min, int64_t max, int64_t *ret_value,
+             struct err *err)
+{
+    const cJSON *item = json_get(obj, key);
+    double value = cJSON_IsNumber(item) ? item->valuedouble : 0.5;
+
+    if (value < -MAX_EXACT || value > MAX_EXACT || value != (double)(int64_t)value ||
+        (int64_t)value < min || (int64_t)value > max)
+        return err_set(err, ERR_INVALID, "\"%s\" must be an integer from %" PRId64 " to %" PRId64,
+                       key, min, max);
+    *ret_value = (int64_t)value;
+    return 0;
+}
+
+static const char *skip_space(const char *p)
+{
+    return p + strspn(p, " \t\r\n");
+}
+
+/* `p` stands on the opening quote; returns what is behind the closing one. */
+static const char *skip_string(const char *p)
+{
+    for (p++; *p && *p != '"'; p++)
+        if (*p == '\\' && p[1])
+            p++;
+    return *p ? p + 1 : p;
+}
+
+/* Behind the value at `p`. The text is known to be valid, so counting brackets is enough. */
+static const char *skip_value(const char *p)
+{
+    int depth = 0;
+
+    if (*p == '"')
+        return skip_string(p);
+    if (*p != '{' && *p != '[')
+        return p + strcspn(p, ",}] \t\r\n");
+    do {
+        if (*p == '"') {
+            p = skip_string(p);
+            continue;
+        }
+        if (*p == '{' || *p == '[')
+            depth++;
+        else if (*p == '}' || *p == ']')
+            depth--;
+        p++;
+    } while (*p && depth > 0);
+    return p;
+}
+
+bool json_member_span(const char *text, const char *key, const char **ret_start, size_t *ret_len)
+{
+    const char *p = skip_space(text), *name, *value;
+    size_t key_len = strlen(key), name_len;
+
+    if (*p != '{')
+        return false;
+    for (p = skip_space(p + 1); *p == '"'; p = skip_space(p + 1)) {
+        name = p + 1;
+        p = skip_string(p);
+        name_len = (size_t)(p - name) - 1;
+        value = skip_space(skip_space(p) + 1); /* over the colon */
+        p = skip_value(value);
+        if (name_len == key_len && !memcmp(name, key, key_len)) {
+            *ret_start = value;
+            *ret_len = (size_t)(p - value);
+            return true;
+        }
+        p = skip_space(p);
+        if (*p != ',')
+            return false;
+    }
+    return false;
+}
+
+char *json_print(const cJSON *value)
+{
+    char *text = cJSON_PrintUnformatted(value);
+
+    if (!text)
+        abort();
+    return text;
+}
+
+/* Is what stands before the next item another item? */
+static int put_comma(struct buf *b)
+{
+    char last = b->len ? b->data[b->len - 1] : '\n';
+
+    return strchr("{[:, \n", last) ? 0 : buf_putc(b, ',');
+}
+
+int json_open(struct buf *b, char bracket)
+{
+    return put_comma(b) < 0 ? -1 : buf_putc(b, bracket);
+}
+
+int json_close(struct buf *b, char bracket)
+{
+    return buf_putc(b, bracket);
+}
+
+int json_put_key(struct buf *b, const char *key)
+{
+    return json_put_str(b, key) < 0 ? -1 : buf_putc(b, ':');
+}
+
+int json_put_str(struct buf *b, const char *text)
+{
+    return text ? json_put_strn(b, text, strlen(text)) : json_put_raw(b, "null", 4);
+}
+
+static int put_escaped(struct buf *b, const char *text, size_t len)
+{
+    static const char short_escapes[32] = {
+        ['\b'] = 'b', ['\f'] = 'f', ['\n'] = 'n', ['\r'] = 'r', ['\t'] = 't'};
+    size_t from = 0;
+    int rc = 0;
+
+    for (size_t i = 0; i < len && rc == 0; i++) {
+        unsigned char c = (unsigned char)text[i];
+
+        if (c >= ' ' && c != '"' && c != '\\')
+            continue;
+        rc = buf_append(b, text + from, i - from);
+        from = i + 1;
+        if (rc == 0 && c >= ' ')
+            rc = buf_printf(b, "\\%c", c);
+        else if (rc == 0 && short_escapes[c])
+            rc = buf_printf(b, "\\%c", short_escapes[c]);
+        else if (rc == 0)
+            rc = buf_printf(b, "\\u%04x", c);
+    }
+    return rc < 0 ? -1 : buf_append(b, text + from, len - from);
+}
+
+int json_put_strn(struct buf *b, const char *text, size_t len)
+{
+    BUF_AUTO(clean, BUF_MAX);
+
+    if (!utf8_is_valid(text, len)) {
+        if (utf8_put_clean(&clean, text, len) < 0)
+            return -1;
+        text = clean.data;
+        len = clean.len;
+    }
+    if (put_comma(b) < 0 || buf_putc(b, '"') < 0 || put_escaped(b, text, len) < 0)
+        return -1;
+    return buf_putc(b, '"');
+}
+
+int json_put_int(struct buf *b, int64_t value)
+{
+    return put_comma(b) < 0 ? -1 : buf_printf(b, "%" PRId64, value);
+}
+
+int json_put_bool(struct buf *b, bool value)
+{
+    return json_put_raw(b, value ? "true" : "false", value ? 4 : 5);
+}
+
+int json_put_raw(struct buf *b, const char *json, size_t len)
+{
+    while (len > 0 && strchr(" \t\r\n", json[len - 1]))
+        len--; /* white space at the end would hide that a comma is due */
+    return put_comma(b) < 0 ? -1 : buf_append(b, json, len);
+}
+
+int json_put_member_str(struct buf *b, const char *key, const char *text)
+{
+    if (!text)
+        return 0;
+    return json_put_key(b, key) < 0 ? -1 : json_put_str(b, text);
+}
+
+int json_put_member_int(struct buf *b, const char *key, int64_t value)
+{
+    return json_put_key(b, key) < 0 ? -1 : json_put_int(b, value);
+}
+
+int json_put_member_raw(struct buf *b, const char *key, const char *json)
+{
+    if (!json)
+        return 0;
+    return json_put_key(b, key) < 0 ? -1 : json_put_raw(b, json, strlen(json));
+}

@@ -1,0 +1,66 @@
+#include "utf8.h"
+
+/* Length of the valid sequence at `p`, or 0. NUL is not valid here. */
+static size_t sequence(const unsigned char *p, size_t left)
+{
+    if (p[0] < 0x80)
+        return p[0] != 0;
+    if (p[0] >= 0xC2 && p[0] <= 0xDF)
+        return left >= 2 && (p[1] & 0xC0) == 0x80 ? 2 : 0;
+    if (p[0] >= 0xE0 && p[0] <= 0xEF) {
+        if (left < 3 || (p[1] & 0xC0) != 0x80 || (p[2] & 0xC0) != 0x80)
+            return 0;
+        if ((p[0] == 0xE0 && p[1] < 0xA0) || (p[0] == 0xED && p[1] > 0x9F))
+            return 0;
+        return 3;
+    }
+    if (p[0] >= 0xF0 && p[0] <= 0xF4) {
+        if (left < 4 || (p[1] & 0xC0) != 0x80 || (p[2] & 0xC0) != 0x80 || (p[3] & 0xC0) != 0x80)
+            return 0;
+        if ((p[0] == 0xF0 && p[1] < 0x90) || (p[0] == 0xF4 && p[1] > 0x8F))
+            return 0;
+        return 4;
+    }
+    return 0;
+}
+
+bool utf8_is_valid(const char *bytes, size_t len)
+{
+    const unsigned char *p = (const unsigned char *)bytes;
+    size_t n;
+
+    for (size_t i = 0; i < len; i += n)
+        if ((n = sequence(p + i, len - i)) == 0)
+            return false;
+    return true;
+}
+
+int utf8_put_clean(struct buf *out, const char *bytes, size_t len)
+{
+    const unsigned char *p = (const unsigned char *)bytes;
+    size_t i = 0;
+
+    while (i < len) {
+        size_t from = i, n = 0;
+
+        while (i < len && (n = sequence(p + i, len - i)) > 0)
+            i += n;
+        if (buf_append(out, bytes + from, i - from) < 0)
+            return -1;
+        if (i < len) {
+            if (buf_append(out, "\xEF\xBF\xBD", 3) < 0)
+                return -1;
+            i++;
+        }
+    }
+    return 0;
+}
+
+size_t utf8_prefix(const char *bytes, size_t len)
+{
+    size_t cut = len;
+
+    while (cut > 0 && len - cut < 4 && ((unsigned char)bytes[cut] & 0xC0) == 0x80)
+        cut--;
+    return cut;
+}

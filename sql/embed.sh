@@ -1,0 +1,53 @@
+#!/bin/sh
+# Turn SQL files into one C table: embed.sh queries|schema OUTDIR FILE...
+#   queries  sql.h, sql.c: the statement NAME.sql is SQL_NAME in C and NAME as a prepared statement
+#   schema   schema.h, schema.c: the migrations NNN_what.sql in order, with version and name
+set -eu
+kind=$1
+out=$2
+shift 2
+
+text() { # text FILE: the file as C string literals
+    sed 's/\\/\\\\/g; s/"/\\"/g; s/.*/     "&\\n"/' "$1"
+}
+
+if [ "$kind" = queries ]; then
+    {
+        echo '#pragma once'
+        echo 'enum sql_stmt {'
+        for f; do basename "$f" .sql | tr a-z A-Z | sed 's/.*/    SQL_&,/'; done
+        echo '    SQL_COUNT'
+        echo '};'
+        echo 'struct sql_text { const char *name, *text; };'
+        echo 'extern const struct sql_text sql_texts[SQL_COUNT];'
+    } > "$out/sql.h"
+    {
+        echo '#include "sql.h"'
+        echo 'const struct sql_text sql_texts[SQL_COUNT] = {'
+        for f; do
+            printf '    {"%s",\n' "$(basename "$f" .sql)"
+            text "$f"
+            echo '    },'
+        done
+        echo '};'
+    } > "$out/sql.c"
+else
+    {
+        echo '#pragma once'
+        echo 'struct schema_migration { int version; const char *name, *text; };'
+        echo 'extern const struct schema_migration schema_migrations[];'
+        echo 'extern const int schema_migration_count;'
+    } > "$out/schema.h"
+    {
+        echo '#include "schema.h"'
+        echo 'const struct schema_migration schema_migrations[] = {'
+        for f; do
+            name=$(basename "$f" .sql)
+            printf '    {%d, "%s",\n' "$(expr "${name%%_*}" + 0)" "${name#*_}"
+            text "$f"
+            echo '    },'
+        done
+        echo '};'
+        echo "const int schema_migration_count = $#;"
+    } > "$out/schema.c"
+fi
