@@ -10,14 +10,15 @@
 #include "err.h"
 #include "json.h"
 
-#define PATCH_MAX_DEPTH 1000    /* of a document patch_apply() makes; what cJSON can read back */
-#define PATCH_MAX_NODES 1000000 /* values that one patch_apply() may copy and move in all */
+#define PATCH_MAX_DEPTH 1000   /* of a document patch_apply() makes; what cJSON can read back */
+#define PATCH_MAX_NODES 100000 /* values that the copies and moves of one patch may handle */
 
 /*
  * Append the patch that turns `from` into `to`, "[]" when they are equal. Members are added,
  * removed and replaced one by one at any depth; array elements are replaced by index, then added
  * with "/-" or removed from the end. `from` NULL: there was no document, one replace of the
- * whole (path ""). The order of members is not a difference. 0, or -1 when `out` hits its limit.
+ * whole (path ""). The order of members is not a difference. 0, or -1 and `out` as it was when the
+ * patch does not fit into it.
  */
 int patch_diff(const cJSON *from, const cJSON *to, struct buf *out);
 

@@ -43,5 +43,5 @@ void problem_release(struct problem_list *list);
 /* Write the list as a JSON array [{"pointer","detail"}]. 0, or -1 when `out` is full. */
 int problem_put_json(const struct problem_list *list, struct buf *out);
 
-/* One line for people: "/tools/0/name: must be a string". The first one when there are more. */
+/* One problem as a line for people: "/tools/0/name: must be a string". -1 when `out` is full. */
 int problem_put_text(const struct problem *problem, struct buf *out);
