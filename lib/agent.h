@@ -94,7 +94,7 @@ struct agent_model {
     const char *base_url; /* no '/' at its end */
     const char *name;
     const char *api_key_env; /* NULL: no key is sent */
-    const char *options;     /* JSON text of an object, or NULL */
+    char *options;           /* JSON text of an object, or NULL */
     uint64_t connect_ms;
     uint64_t first_byte_ms;
     uint64_t idle_ms;
@@ -106,7 +106,7 @@ struct agent_tool {
     enum tool_type type;
     const char *name;
     const char *description; /* "" when not given */
-    const char *parameters;  /* JSON text, for the model */
+    char *parameters;        /* JSON text, for the model */
     const cJSON *schema;     /* the same, for schema_check() */
     const char *url;         /* http */
     struct agent_pairs headers;

@@ -3,9 +3,9 @@
  *
  *   struct abort_body { const char *reason; bool force; };
  *   static const struct field abort_fields[] = {
- *       {"reason", FIELD_STR, offsetof(struct abort_body, reason), .max = 1000},
- *       {"force", FIELD_BOOL, offsetof(struct abort_body, force)},
- *       {0},
+ *       FIELD(struct abort_body, "reason", FIELD_STR, reason, .max = 1000),
+ *       FIELD(struct abort_body, "force", FIELD_BOOL, force),
+ *       FIELD_END,
  *   };
  *   struct abort_body body = {0};
  *   if (fields_read(root, NULL, abort_fields, &body, &problems) < 0) ... 400 with the problems
@@ -48,6 +48,13 @@ struct field {
     int64_t max;
     const char *const *words; /* FIELD_WORD: ends with NULL */
 };
+
+/* FIELD(struct the_target, "name", FIELD_TYPE, its_field, .required = true, .max = 9, ...) */
+/* clang-format off */
+#define FIELD(target, key, kind, member, ...)                                                      \
+    {.name = (key), .type = (kind), .offset = offsetof(target, member), __VA_ARGS__}
+#define FIELD_END {.name = NULL}
+/* clang-format on */
 
 /*
  * Fill `out` from `obj`, which stands at `at`. 0, or -1 with at least one problem added; the
