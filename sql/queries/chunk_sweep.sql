@@ -1,0 +1,13 @@
+-- The chunks of many tasks after the events their subscribers have, oldest first.
+-- $1 uuid[] tasks  $2 bigint[] seq already seen, one a task  $3 int most rows a task
+select c.task_id, c.seq_from, c.count, c.at_ms, c.events
+from unnest($1::uuid[], $2::bigint[]) as u(task_id, after)
+cross join lateral (
+    select x.* from nocturne.chunk x
+    where x.task_id = u.task_id
+      and x.seq_from >= coalesce((select y.seq_from from nocturne.chunk y
+                                  where y.task_id = u.task_id and y.seq_from <= u.after + 1
+                                  order by y.seq_from desc limit 1), 0)
+      and x.seq_from + x.count - 1 > u.after
+    order by x.seq_from limit $3::int) c
+order by c.task_id, c.seq_from;

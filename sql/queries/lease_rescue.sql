@@ -1,0 +1,3 @@
+-- Give back leases of dead workers. Returns how many.
+-- $1 int most rows
+select nocturne.rescue($1::int);

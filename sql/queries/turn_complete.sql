@@ -1,0 +1,65 @@
+-- End many turns. For each whose lease still carries the epoch, and which no abort has claimed:
+-- the lease goes; done, attempt and snapshot come; the session moves on and its next task is
+-- ready. Returns the tasks ended; for the others ask turn_fate. Sent twice, changes nothing.
+-- $1 bigint worker_id      $2 uuid[] tasks        $3 bigint[] epochs     $4 text[] statuses
+-- $5 text[] finish reasons $6 text[] output       $7 text[] usage        $8 text[] error
+-- $9 text[] abort          $10 text[] interrupts  $11 bigint[] last_seq  $12 text[] tenants
+-- $13 text[] sessions      $14 text[] messages (null: no snapshot)       $15 text[] custom
+-- $16 text[] artifact references  $17 uuid[] parents  $18 int[] depths
+-- $19 bool[] becomes the head of its session   $20 text[] first start (timestamptz or null)
+-- $21 text  worker's name
+with me as materialized (
+    select 1 from nocturne.worker where worker_id = $1::bigint and state <> 'dead' for share
+), u as materialized (
+    select * from unnest($2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[],
+        $8::text[], $9::text[], $10::text[], $11::bigint[], $12::text[], $13::text[], $14::text[],
+        $15::text[], $16::text[], $17::uuid[], $18::int[], $19::bool[], $20::text[])
+    as u(task_id, epoch, status, finish_reason, output, usage, error, abort, interrupts, last_seq,
+         tenant, session_id, messages, custom, artifacts, parent_id, depth, head, started_at)
+), l as (
+    delete from nocturne.lease x
+    where x.task_id = any($2::uuid[]) and exists (select 1 from me)
+      and exists (select 1 from u where u.task_id = x.task_id and u.epoch = x.epoch
+                  and (not x.aborting or u.status in ('aborted', 'expired')))
+    returning x.task_id, x.epoch, x.claimed_at
+), v as (
+    select u.*, l.claimed_at from u join l using (task_id, epoch)
+), d as (
+    insert into nocturne.done (task_id, epoch, status, finish_reason, output, usage, error, abort,
+                               interrupts, last_seq, started_at)
+    select task_id, epoch, status, finish_reason, output::json, usage::json, error::json,
+           abort::json, interrupts::json, last_seq,
+           least(coalesce(started_at::timestamptz, claimed_at), claimed_at)
+    from v
+), a as (
+    insert into nocturne.attempt (task_id, epoch, worker, started_at, outcome, error)
+    select task_id, epoch, $21::text, claimed_at, status, error::json from v
+), p as (
+    insert into nocturne.snapshot (task_id, parent_id, epoch, depth, messages, custom, artifacts)
+    select task_id, parent_id, epoch, depth, messages::json, custom::json, artifacts::json
+    from v where messages is not null
+), c as (
+    delete from nocturne.control k where k.task_id = any($2::uuid[])
+      and exists (select 1 from l where l.task_id = k.task_id)
+), z as (
+    select tenant, session_id, array_agg(task_id) as ids,
+           (array_agg(task_id order by task_id desc) filter (where head))[1] as head
+    from v group by tenant, session_id
+), o as (
+    select s.tenant, s.session_id, s.running as was, s.queue[1] as next, z.ids, z.head
+    from z join nocturne.session s on s.tenant = z.tenant and s.session_id = z.session_id
+    for update of s
+), h as (
+    update nocturne.session s set
+        head = case when o.head is not null and (s.head is null or o.head > s.head) then o.head
+                    else s.head end,
+        running = case when o.was = any(o.ids) then s.queue[1] else s.running end,
+        queue = case when o.was = any(o.ids) then s.queue[2:] else s.queue end,
+        updated_at = clock_timestamp()
+    from o where s.tenant = o.tenant and s.session_id = o.session_id
+), r as (
+    insert into nocturne.ready (priority, task_id)
+    select t.priority, t.task_id from o join nocturne.task t on t.task_id = o.next
+    where o.was = any(o.ids)
+)
+select task_id from l;
