@@ -23,6 +23,7 @@ CPPFLAGS += -D_GNU_SOURCE -DNOCTURNE_VERSION='"$(VERSION)"' -Ilib -I$(BUILD)/gen
 # cJSON and wslay have no pkg-config file on every system
 LDLIBS   += $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lcjson -lwslay -lcrypto
 LLHTTP   ?= /usr/share/llhttp
+LLHTTP_INC ?= /usr/share/include
 
 objs      = $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard $(1)))
 QUERIES  := $(sort $(wildcard sql/queries/*.sql))
@@ -48,7 +49,8 @@ $(BUILD)/obj/api/%.o: CPPFLAGS += -Iapi
 $(BUILD)/obj/worker/%.o: CPPFLAGS += -Iworker
 $(BUILD)/obj/scheduler/%.o: CPPFLAGS += -Ischeduler
 # Only the strict build of llhttp 8 refuses what smugglers send; lib/httpd.c fails to compile without it.
-$(BUILD)/obj/lib/httpd%.o $(BUILD)/obj/llhttp/%.o: CPPFLAGS += -DLLHTTP_STRICT_MODE=1
+$(BUILD)/obj/lib/httpd%.o $(BUILD)/obj/llhttp/%.o: CPPFLAGS += -DLLHTTP_STRICT_MODE=1 \
+    -idirafter $(LLHTTP_INC) -idirafter $(LLHTTP_INC)/llhttp
 
 $(BUILD)/lib.a: $(LIB)
 	@rm -f $@
@@ -72,10 +74,12 @@ $(PROGRAMS):
 	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 $(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(BUILD)/lib.a
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) $(BUILD)/lib.a $(LDLIBS) -lcmocka
 $(BUILD)/tests/fake/%: $(BUILD)/obj/tests/fake/%.o $(BUILD)/lib.a
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) $(BUILD)/lib.a $(LDLIBS)
+$(BUILD)/tests/fake/modelsim $(BUILD)/tests/unit/test_modelsim: $(call objs,tests/fake/sim/*.c)
+$(BUILD)/obj/tests/unit/test_modelsim.o: CPPFLAGS += -Itests/fake
 units: $(UNITS)
 fakes: $(FAKES)
 
@@ -90,7 +94,7 @@ lint: ## layering, banned functions
 format: ## clang-format everything
 	clang-format -i $(SOURCES)
 tidy: $(BUILD)/gen/sql.h $(BUILD)/gen/schema.h ## clang-tidy and cppcheck
-	clang-tidy --quiet $(filter %.c,$(SOURCES)) -- $(CPPFLAGS) -std=gnu11 -DLLHTTP_STRICT_MODE=1 -Iapi -Iworker -Ischeduler
+	clang-tidy --quiet $(filter %.c,$(SOURCES)) -- $(CPPFLAGS) -std=gnu11 -DLLHTTP_STRICT_MODE=1 -idirafter $(LLHTTP_INC) -Iapi -Iworker -Ischeduler
 san: ## the four programs under ASan + UBSan, into build/san
 	$(MAKE) SAN=1 BUILD=build/san all
 demo: deps ## one detached turn before your eyes, and one aborted
