@@ -1,0 +1,694 @@
+/*
+ * States of a connection
+ *
+ *   DOWN ------> CONNECTING ------> PREPARING ------> UP
+ *    ^               |                  |             |
+ *    +---------------+------------------+-------------+     pg_drop()
+ *
+ * DOWN        no PGconn; `timer` runs until the next attempt, later each time
+ * CONNECTING  PQconnectPoll() says what to wait for; `timer` is the limit
+ * PREPARING   all statements are sent as one pipeline; `timer` is the limit
+ * CLOSED      pg_close(), from any state
+ * UP          calls go out as they come, at most MAX_IN_FLIGHT unanswered; `timer` fires at once
+ *             when there is something to send
+ *
+ * A failure in any state costs the calls in flight (their effect is unknown) and, while there is
+ * no connection, those whose time runs out; the others wait for the next connection.
+ * `tick` looks for calls that are past their deadline; one in flight takes the connection along,
+ * because nothing can be said of what the server does with it.
+ */
+#include "pg.h"
+
+#include "backoff.h"
+#include "clock.h"
+#include "id.h"
+#include "log.h"
+#include "mem.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CONNECT_TIMEOUT_MS 5000
+#define PREPARE_TIMEOUT_MS 10000
+#define RETRY_BASE_MS      50
+#define RETRY_CAP_MS       1000
+#define TICK_MS            100
+#define MAX_IN_FLIGHT      64
+
+enum pg_state {
+    PG_DOWN,       /* waiting to try again */
+    PG_CONNECTING, /* PQconnectPoll() */
+    PG_PREPARING,  /* PREPARE of every statement */
+    PG_UP,         /* whatever is in `sent` */
+    PG_CLOSED,     /* nothing; the handles are being closed */
+};
+
+/* libpq replaces its socket while connecting, and uv_close() is not immediate, so each watched
+ * socket gets a handle of its own. */
+struct pg_watch {
+    uv_poll_t poll;
+    struct pg *pg; /* NULL once dropped */
+};
+
+struct pg {
+    enum pg_state state;
+    char *conninfo, *name;
+    PGconn *conn;
+    struct pg_watch *watch;
+    uv_timer_t timer, tick;
+    int open_handles;
+    unsigned failures;  /* connection attempts since it was last up */
+    struct list queue;  /* struct pg_call.node, not sent yet */
+    struct list sent;   /* in flight, oldest first */
+    size_t load;        /* length of both */
+    int in_flight;      /* length of `sent` */
+    struct pg_call *at; /* statement of the oldest call that the next result belongs to */
+    bool got_result;    /* `at` has had one */
+    struct err err;     /* of the oldest call in flight */
+    char trouble[200];
+    bool listening, listen_pending;
+    struct pg_call listen_call;
+    void (*on_notify)(void *owner, const char *payload);
+    void (*on_up)(void *owner);
+    void *listen_owner;
+};
+
+static void on_timer(uv_timer_t *timer);
+static void on_socket(uv_poll_t *poll, int status, int events);
+static void pg_drop(struct pg *pg, enum err_code code, const char *why);
+
+static void pg_enter(struct pg *pg, enum pg_state state)
+{
+    pg->state = state;
+    uv_timer_stop(&pg->timer);
+    switch (state) {
+    case PG_DOWN:
+        pg->failures++;
+        uv_timer_start(&pg->timer, on_timer,
+                       backoff_ms(pg->failures, RETRY_BASE_MS, RETRY_CAP_MS, id_random32()), 0);
+        break;
+    case PG_CONNECTING:
+        uv_timer_start(&pg->timer, on_timer, CONNECT_TIMEOUT_MS, 0);
+        break;
+    case PG_PREPARING:
+        uv_timer_start(&pg->timer, on_timer, PREPARE_TIMEOUT_MS, 0);
+        break;
+    case PG_UP:
+        pg->failures = 0;
+        pg->trouble[0] = '\0';
+        uv_timer_start(&pg->timer, on_timer, 0, 0);
+        break;
+    case PG_CLOSED:
+        uv_timer_stop(&pg->tick);
+        break;
+    }
+}
+
+static struct pg_call *first_of(struct list *calls)
+{
+    return list_is_empty(calls) ? NULL : container_of(calls->next, struct pg_call, node);
+}
+
+static void on_watch_closed(uv_handle_t *handle)
+{
+    free(handle->data);
+}
+
+static void pg_unwatch(struct pg *pg)
+{
+    if (!pg->watch)
+        return;
+    pg->watch->pg = NULL;
+    uv_close((uv_handle_t *)&pg->watch->poll, on_watch_closed);
+    pg->watch = NULL;
+}
+
+/* Wait for `events` on the socket libpq uses now. */
+static int pg_watch(struct pg *pg, int events)
+{
+    if (!pg->watch) {
+        struct pg_watch *watch = xcalloc(1, sizeof(*watch));
+
+        if (uv_poll_init(pg->timer.loop, &watch->poll, PQsocket(pg->conn)) < 0) {
+            free(watch);
+            return -1;
+        }
+        watch->poll.data = watch;
+        watch->pg = pg;
+        pg->watch = watch;
+    }
+    return uv_poll_start(&pg->watch->poll, events, on_socket);
+}
+
+static void pg_clear_results(struct pg_call *call)
+{
+    for (; call; call = call->also) {
+        PQclear(call->res);
+        call->res = NULL;
+    }
+}
+
+/* Take `call` off its list and answer it. Its statements are untouched by us afterwards. */
+static void pg_answer(struct pg *pg, struct pg_call *call, const struct err *err)
+{
+    PGresult *results[16];
+    int n = 0;
+
+    list_remove(&call->node);
+    pg->load--;
+    if (pg->load == 0)
+        uv_timer_stop(&pg->tick);
+    if (err->code != ERR_OK)
+        pg_clear_results(call);
+    /* The owner may free the call in `done`; the results are ours until it returns. */
+    for (struct pg_call *c = call; c && n < 16; c = c->also)
+        results[n++] = c->res;
+    call->done(call->owner, call->res, err);
+    for (int i = 0; i < n; i++)
+        PQclear(results[i]);
+}
+
+/* Fail the calls on `calls` now; those queued meanwhile by a `done` stay. */
+static void pg_fail_all(struct pg *pg, struct list *calls, const struct err *err)
+{
+    struct list doomed;
+
+    list_init(&doomed);
+    list_splice(&doomed, calls);
+    while (!list_is_empty(&doomed))
+        pg_answer(pg, first_of(&doomed), err);
+}
+
+static void pg_drop(struct pg *pg, enum err_code code, const char *why)
+{
+    struct err err;
+
+    snprintf(pg->trouble, sizeof(pg->trouble), "%.*s", (int)strcspn(why, "\n"), why);
+    err_set(&err, code, "postgres: %s", pg->trouble);
+    log_line(LOG_DEBUG, "", "postgres: %s", pg->trouble);
+    pg_unwatch(pg);
+    for (struct list *n = pg->sent.next; n != &pg->sent; n = n->next)
+        pg_clear_results(container_of(n, struct pg_call, node));
+    PQfinish(pg->conn);
+    pg->conn = NULL;
+    pg->at = NULL;
+    pg->in_flight = 0;
+    pg->err = (struct err){0};
+    pg_enter(pg, PG_DOWN);
+    pg_fail_all(pg, &pg->sent, &err);
+}
+
+/* What a SQLSTATE means to the caller. */
+static enum err_code err_code_of(const char *sqlstate)
+{
+    static const struct {
+        const char *prefix;
+        enum err_code code;
+    } codes[] = {
+        {"NT400", ERR_INVALID    },
+        {"NT404", ERR_NOT_FOUND  },
+        {"NT",    ERR_CONFLICT   },
+        {"23",    ERR_CONFLICT   },
+        {"22",    ERR_INVALID    },
+        {"40",    ERR_UNAVAILABLE}, /* deadlock, serialization: try again */
+        {"08",    ERR_UNAVAILABLE},
+        {"25006", ERR_UNAVAILABLE}, /* read only: a standby, for now */
+        {"53",    ERR_UNAVAILABLE},
+        {"55",    ERR_UNAVAILABLE},
+        {"57",    ERR_UNAVAILABLE},
+        {"58",    ERR_UNAVAILABLE},
+    };
+
+    for (size_t i = 0; i < sizeof(codes) / sizeof(*codes); i++)
+        if (!strncmp(sqlstate, codes[i].prefix, strlen(codes[i].prefix)))
+            return codes[i].code;
+    return ERR_BUG;
+}
+
+static void set_result_err(struct err *err, const PGresult *res, char *ret_sqlstate)
+{
+    const char *sqlstate = PQresultErrorField(res, PG_DIAG_SQLSTATE);
+    const char *message = PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY);
+
+    snprintf(ret_sqlstate, 6, "%s", sqlstate ? sqlstate : "08000");
+    if (!strncmp(ret_sqlstate, "NT", 2))
+        err_set(err, err_code_of(ret_sqlstate), "%.230s", message ? message : "");
+    else
+        err_set(err, err_code_of(ret_sqlstate), "postgres: %.200s (%s)",
+                message ? message : PQresultErrorMessage(res), ret_sqlstate);
+}
+
+/* Push out what libpq has buffered and wait for what comes next. */
+static int pg_flush(struct pg *pg)
+{
+    int pending = PQflush(pg->conn);
+
+    if (pending < 0)
+        return -1;
+    return pg_watch(pg, pending ? UV_READABLE | UV_WRITABLE : UV_READABLE);
+}
+
+static int pg_send_call(struct pg *pg, const struct pg_call *call)
+{
+    for (const struct pg_call *c = call; c; c = c->also)
+        if (!PQsendQueryPrepared(pg->conn, sql_texts[c->stmt].name, c->nparams, c->params,
+                                 c->lengths, c->formats, 0))
+            return -1;
+    return PQpipelineSync(pg->conn) ? 0 : -1;
+}
+
+/* Send what is queued, as far as the pipeline is wide. */
+static void pg_send(struct pg *pg)
+{
+    struct pg_call *call;
+
+    while (pg->in_flight < MAX_IN_FLIGHT && (call = first_of(&pg->queue))) {
+        list_remove(&call->node);
+        list_append(&pg->sent, &call->node);
+        if (pg->in_flight++ == 0) {
+            pg->at = call;
+            pg->got_result = false;
+        }
+        if (pg_send_call(pg, call) < 0) {
+            pg_drop(pg, ERR_UNAVAILABLE, PQerrorMessage(pg->conn));
+            return;
+        }
+    }
+    if (pg_flush(pg) < 0)
+        pg_drop(pg, ERR_UNAVAILABLE, PQerrorMessage(pg->conn));
+}
+
+/* The oldest transaction is over: answer it and turn to the next. */
+static void pg_finish_oldest(struct pg *pg)
+{
+    struct pg_call *call = first_of(&pg->sent);
+    struct err err = pg->err;
+
+    assert(call);
+    pg->err = (struct err){0};
+    pg->in_flight--;
+    list_remove(&call->node);
+    pg->at = first_of(&pg->sent);
+    pg->got_result = false;
+    pg_answer(pg, call, &err);
+}
+
+static void pg_keep_result(struct pg *pg, PGresult *res)
+{
+    struct pg_call *call = first_of(&pg->sent);
+    ExecStatusType status = PQresultStatus(res);
+
+    if (status == PGRES_TUPLES_OK || status == PGRES_COMMAND_OK) {
+        PQclear(pg->at->res);
+        pg->at->res = res;
+    } else {
+        if (status != PGRES_PIPELINE_ABORTED && pg->err.code == ERR_OK)
+            set_result_err(&pg->err, res, call->sqlstate);
+        PQclear(res);
+    }
+    pg->got_result = true;
+}
+
+/* One result of the pipeline while UP. */
+static void pg_take(struct pg *pg, PGresult *res)
+{
+    if (PQresultStatus(res) == PGRES_PIPELINE_SYNC) {
+        PQclear(res);
+        pg_finish_oldest(pg);
+    } else if (pg->at) {
+        pg_keep_result(pg, res);
+    } else {
+        PQclear(res);
+    }
+}
+
+/* A failed LISTEN costs hints only; polling covers for them. */
+static void on_listening(void *owner, PGresult *res, const struct err *err)
+{
+    struct pg *pg = owner;
+
+    (void)res;
+    pg->listen_pending = false;
+    if (err->code == ERR_OK && pg->on_up)
+        pg->on_up(pg->listen_owner);
+}
+
+static void pg_send_listen(struct pg *pg)
+{
+    if (pg->listen_pending)
+        return; /* still queued from before the connection was lost */
+    pg->listen_pending = true;
+    pg_call_init(&pg->listen_call, SQL_NOTIFY_LISTEN);
+    pg_exec(pg, &pg->listen_call, 5000, on_listening, pg);
+}
+
+/* One result of the pipeline while PREPARING. */
+static void pg_take_prepared(struct pg *pg, PGresult *res)
+{
+    ExecStatusType status = PQresultStatus(res);
+    struct err err = {0};
+    char sqlstate[6];
+
+    if (status == PGRES_PIPELINE_SYNC) {
+        PQclear(res);
+        pg_enter(pg, PG_UP);
+        if (pg->listening)
+            pg_send_listen(pg);
+    } else if (status == PGRES_COMMAND_OK) {
+        PQclear(res);
+    } else {
+        /* Most often the schema is older or newer than this program: `nocturne migrate`. */
+        set_result_err(&err, res, sqlstate);
+        PQclear(res);
+        pg_drop(pg, ERR_UNAVAILABLE, err.msg);
+    }
+}
+
+static void pg_hear(struct pg *pg)
+{
+    PGnotify *note;
+
+    while (pg->state == PG_UP && (note = PQnotifies(pg->conn))) {
+        if (pg->on_notify)
+            pg->on_notify(pg->listen_owner, note->extra);
+        PQfreemem(note);
+    }
+}
+
+static void pg_receive(struct pg *pg)
+{
+    int nulls = 0;
+
+    if (!PQconsumeInput(pg->conn) || pg_flush(pg) < 0) {
+        pg_drop(pg, ERR_UNAVAILABLE, PQerrorMessage(pg->conn));
+        return;
+    }
+    /* Each statement's results end with a NULL; two in a row mean that nothing is left. */
+    while ((pg->state == PG_PREPARING || pg->state == PG_UP) && nulls < 2 && !PQisBusy(pg->conn)) {
+        PGresult *res = PQgetResult(pg->conn);
+
+        if (!res) {
+            nulls++;
+            if (pg->got_result && pg->at)
+                pg->at = pg->at->also;
+            pg->got_result = false;
+            continue;
+        }
+        nulls = 0;
+        if (pg->state == PG_PREPARING)
+            pg_take_prepared(pg, res);
+        else
+            pg_take(pg, res);
+    }
+    pg_hear(pg);
+    if (pg->state == PG_UP && PQstatus(pg->conn) == CONNECTION_BAD)
+        pg_drop(pg, ERR_UNAVAILABLE, PQerrorMessage(pg->conn));
+    else if (pg->state == PG_UP && !list_is_empty(&pg->queue))
+        pg_send(pg);
+}
+
+static void pg_prepare(struct pg *pg)
+{
+    PQsetnonblocking(pg->conn, 1);
+    pg_enter(pg, PG_PREPARING);
+    if (!PQenterPipelineMode(pg->conn))
+        goto fail;
+    for (int i = 0; i < SQL_COUNT; i++)
+        if (!PQsendPrepare(pg->conn, sql_texts[i].name, sql_texts[i].text, 0, NULL))
+            goto fail;
+    if (!PQpipelineSync(pg->conn) || pg_flush(pg) < 0)
+        goto fail;
+    return;
+fail:
+    pg_drop(pg, ERR_UNAVAILABLE, PQerrorMessage(pg->conn));
+}
+
+static void pg_poll_connect(struct pg *pg)
+{
+    PostgresPollingStatusType polling;
+    int events;
+
+    /* libpq may close its socket here and open another one with the same number; libuv must
+     * have let go of the old one by then. */
+    pg_unwatch(pg);
+    polling = PQconnectPoll(pg->conn);
+    events = polling == PGRES_POLLING_WRITING ? UV_WRITABLE : UV_READABLE;
+    if (polling == PGRES_POLLING_OK)
+        pg_prepare(pg);
+    else if (polling == PGRES_POLLING_FAILED || pg_watch(pg, events) < 0)
+        pg_drop(pg, ERR_UNAVAILABLE, PQerrorMessage(pg->conn));
+}
+
+static PGconn *start_connecting(const char *conninfo, const char *name)
+{
+    /* Half-open connections are found by the kernel within seconds, not hours. */
+    const char *const keys[] = {"dbname",           "fallback_application_name",
+                                "keepalives_idle",  "keepalives_interval",
+                                "tcp_user_timeout", NULL};
+    const char *const values[] = {conninfo, name, "10", "5", "10000", NULL};
+    PGconn *conn = PQconnectStartParams(keys, values, 1);
+
+    if (!conn)
+        abort();
+    return conn;
+}
+
+static void pg_connect(struct pg *pg)
+{
+    pg->conn = start_connecting(pg->conninfo, pg->name);
+    pg_enter(pg, PG_CONNECTING);
+    if (PQstatus(pg->conn) == CONNECTION_BAD || pg_watch(pg, UV_WRITABLE) < 0)
+        pg_drop(pg, ERR_UNAVAILABLE, PQerrorMessage(pg->conn));
+}
+
+static void on_socket(uv_poll_t *poll, int status, int events)
+{
+    struct pg *pg = ((struct pg_watch *)poll->data)->pg;
+
+    (void)status; /* libpq finds out for itself when it touches the socket */
+    (void)events;
+    switch (pg->state) {
+    case PG_CONNECTING:
+        pg_poll_connect(pg);
+        break;
+    case PG_PREPARING:
+    case PG_UP:
+        pg_receive(pg);
+        break;
+    case PG_DOWN:
+    case PG_CLOSED:
+        assert(!"without a connection there is no socket");
+    }
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+    struct pg *pg = timer->data;
+
+    switch (pg->state) {
+    case PG_DOWN:
+        pg_connect(pg);
+        break;
+    case PG_CONNECTING:
+    case PG_PREPARING:
+        pg_drop(pg, ERR_TIMEOUT, "no connection in time");
+        break;
+    case PG_UP:
+        pg_send(pg);
+        break;
+    case PG_CLOSED:
+        assert(!"the timer is stopped");
+    }
+}
+
+/* Calls have different time-outs, so each is looked at; there are never many. */
+static void on_tick(uv_timer_t *tick)
+{
+    struct pg *pg = tick->data;
+    uint64_t now_ms = clock_mono_ms();
+    struct err err;
+
+    list_foreach (n, &pg->sent) {
+        if (container_of(n, struct pg_call, node)->deadline_ms <= now_ms) {
+            pg_drop(pg, ERR_TIMEOUT, "no answer in time");
+            break;
+        }
+    }
+    err_set(&err, ERR_UNAVAILABLE, "postgres: no connection in time%s%s", *pg->trouble ? ": " : "",
+            pg->trouble);
+    list_foreach_safe(n, &pg->queue)
+    {
+        struct pg_call *call = container_of(n, struct pg_call, node);
+
+        if (call->deadline_ms <= now_ms) {
+            pg_answer(pg, call, &err);
+            break; /* the list may have changed; the next tick sees to the rest */
+        }
+    }
+}
+
+struct pg *pg_new(uv_loop_t *loop, const char *conninfo, const char *name)
+{
+    struct pg *pg = xcalloc(1, sizeof(*pg));
+
+    pg->conninfo = xstrdup(conninfo);
+    pg->name = xstrdup(name);
+    list_init(&pg->queue);
+    list_init(&pg->sent);
+    list_init(&pg->listen_call.node);
+    uv_timer_init(loop, &pg->timer);
+    uv_timer_init(loop, &pg->tick);
+    pg->timer.data = pg->tick.data = pg;
+    pg->open_handles = 2;
+    uv_timer_start(&pg->timer, on_timer, 0, 0); /* DOWN, first attempt at once */
+    return pg;
+}
+
+static void on_pg_closed(uv_handle_t *handle)
+{
+    struct pg *pg = handle->data;
+
+    if (--pg->open_handles > 0)
+        return;
+    free(pg->conninfo);
+    free(pg->name);
+    free(pg);
+}
+
+void pg_close(struct pg *pg)
+{
+    struct err err;
+
+    if (!pg)
+        return;
+    err_set(&err, ERR_CANCELED, "postgres: connection closed");
+    pg_unwatch(pg);
+    PQfinish(pg->conn);
+    pg->conn = NULL;
+    pg_enter(pg, PG_CLOSED);
+    pg_fail_all(pg, &pg->sent, &err);
+    pg_fail_all(pg, &pg->queue, &err);
+    uv_close((uv_handle_t *)&pg->timer, on_pg_closed);
+    uv_close((uv_handle_t *)&pg->tick, on_pg_closed);
+}
+
+void pg_call_init(struct pg_call *call, enum sql_stmt stmt)
+{
+    list_init(&call->node);
+    call->stmt = stmt;
+    call->nparams = 0;
+    call->also = NULL;
+    call->res = NULL;
+    call->sqlstate[0] = '\0';
+}
+
+static void pg_param(struct pg_call *call, const char *value, size_t len, int format)
+{
+    assert(call->nparams < PG_MAX_PARAMS);
+    call->params[call->nparams] = value;
+    call->lengths[call->nparams] = (int)len;
+    call->formats[call->nparams++] = format;
+}
+
+void pg_param_int(struct pg_call *call, int64_t value)
+{
+    char *text = call->text[call->nparams];
+
+    snprintf(text, sizeof(call->text[0]), "%" PRId64, value);
+    pg_param(call, text, 0, 0);
+}
+
+void pg_param_text(struct pg_call *call, const char *value)
+{
+    pg_param(call, value, 0, 0);
+}
+
+void pg_param_array(struct pg_call *call, struct pg_array *array)
+{
+    pg_array_finish(array);
+    pg_param(call, array->bytes.data, array->bytes.len, 1);
+}
+
+void pg_call_also(struct pg_call *call, struct pg_call *next)
+{
+    while (call->also)
+        call = call->also;
+    call->also = next;
+}
+
+void pg_exec(struct pg *pg, struct pg_call *call, uint64_t timeout_ms, pg_done_fn *done,
+             void *owner)
+{
+    call->deadline_ms = clock_mono_ms() + timeout_ms;
+    call->done = done;
+    call->owner = owner;
+    list_append(&pg->queue, &call->node);
+    if (pg->load++ == 0 && pg->state != PG_CLOSED)
+        uv_timer_start(&pg->tick, on_tick, TICK_MS, TICK_MS);
+    if (pg->state == PG_UP) /* by the timer, so nothing happens before we return */
+        uv_timer_start(&pg->timer, on_timer, 0, 0);
+}
+
+bool pg_is_up(const struct pg *pg)
+{
+    return pg->state == PG_UP;
+}
+
+size_t pg_load(const struct pg *pg)
+{
+    return pg->load;
+}
+
+const char *pg_trouble(const struct pg *pg)
+{
+    return pg->trouble;
+}
+
+void pg_listen(struct pg *pg, void (*on_notify)(void *owner, const char *payload),
+               void (*on_up)(void *owner), void *owner)
+{
+    pg->listening = true;
+    pg->on_notify = on_notify;
+    pg->on_up = on_up;
+    pg->listen_owner = owner;
+    if (pg->state == PG_UP)
+        pg_send_listen(pg);
+}
+
+PGconn *pg_open_blocking(const char *conninfo, const char *name, struct err *err)
+{
+    const char *const keys[] = {"dbname", "fallback_application_name", NULL};
+    const char *const values[] = {conninfo, name, NULL};
+    PGconn *conn = PQconnectdbParams(keys, values, 1);
+    const char *why;
+
+    if (PQstatus(conn) == CONNECTION_OK)
+        return conn;
+    why = PQerrorMessage(conn);
+    err_set(err, ERR_UNAVAILABLE, "postgres: %.*s", (int)strcspn(why, "\n"), why);
+    PQfinish(conn);
+    return NULL;
+}
+
+PGresult *pg_query_blocking(PGconn *conn, const char *sql, int nparams, const char *const *params,
+                            struct err *err)
+{
+    PGresult *res =
+        nparams ? PQexecParams(conn, sql, nparams, NULL, params, NULL, NULL, 0) : PQexec(conn, sql);
+    ExecStatusType status = PQresultStatus(res);
+    char sqlstate[6];
+
+    if (status == PGRES_TUPLES_OK || status == PGRES_COMMAND_OK)
+        return res;
+    set_result_err(err, res, sqlstate);
+    PQclear(res);
+    return NULL;
+}
+
+void pg_close_blocking(PGconn *conn)
+{
+    PQfinish(conn);
+}
