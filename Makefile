@@ -48,8 +48,9 @@ $(BUILD)/bin/nocturne-scheduler: $(call objs,scheduler/*.c) $(BUILD)/lib.a
 $(BUILD)/obj/api/%.o: CPPFLAGS += -Iapi
 $(BUILD)/obj/worker/%.o: CPPFLAGS += -Iworker
 $(BUILD)/obj/scheduler/%.o: CPPFLAGS += -Ischeduler
-# Only the strict build of llhttp 8 refuses what smugglers send; lib/httpd.c fails to compile without it.
-$(BUILD)/obj/lib/httpd%.o $(BUILD)/obj/llhttp/%.o: CPPFLAGS += -DLLHTTP_STRICT_MODE=1 \
+# Only the strict build of llhttp 8 refuses what smugglers send; lib/httpd_conn.h checks.
+# http%.o and not httpd%.o: a pattern never matches the empty text.
+$(BUILD)/obj/lib/http%.o $(BUILD)/obj/llhttp/%.o: CPPFLAGS += -DLLHTTP_STRICT_MODE=1 \
     -idirafter $(LLHTTP_INC) -idirafter $(LLHTTP_INC)/llhttp
 
 $(BUILD)/lib.a: $(LIB)
