@@ -4,6 +4,7 @@
 #include "utf8.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -160,15 +161,6 @@ bool json_member_span(const char *text, const char *key, const char **ret_start,
     return false;
 }
 
-char *json_print(const cJSON *value)
-{
-    char *text = cJSON_PrintUnformatted(value);
-
-    if (!text)
-        abort();
-    return text;
-}
-
 /* Is what stands before the next item another item? */
 static int put_comma(struct buf *b)
 {
@@ -270,4 +262,60 @@ int json_put_member_raw(struct buf *b, const char *key, const char *json)
     if (!json)
         return 0;
     return json_put_key(b, key) < 0 ? -1 : json_put_raw(b, json, strlen(json));
+}
+
+/*
+ * The shortest text that reads back as the same double: cJSON's own loses the last digit. Whole
+ * numbers have no exponent, which would make them fractions in other languages.
+ */
+static int put_number(struct buf *b, double value)
+{
+    char text[32] = "null"; /* JSON has no word for infinity, which 1e999 becomes */
+
+    if (value >= -MAX_EXACT && value <= MAX_EXACT && value == (double)(int64_t)value)
+        return json_put_int(b, (int64_t)value);
+    for (int digits = 15; digits <= 17 && value - value == 0; digits++) {
+        snprintf(text, sizeof(text), "%.*g", digits, value);
+        if (strtod(text, NULL) == value)
+            break;
+    }
+    return json_put_raw(b, text, strlen(text));
+}
+
+static int put_value(struct buf *b, const cJSON *value);
+
+static int put_children(struct buf *b, const cJSON *parent)
+{
+    bool is_object = cJSON_IsObject(parent);
+    int rc = json_open(b, is_object ? '{' : '[');
+
+    for (const cJSON *item = parent->child; item && rc == 0; item = item->next) {
+        if (is_object)
+            rc = json_put_key(b, item->string);
+        if (rc == 0)
+            rc = put_value(b, item);
+    }
+    return rc < 0 ? -1 : json_close(b, is_object ? '}' : ']');
+}
+
+static int put_value(struct buf *b, const cJSON *value)
+{
+    if (cJSON_IsString(value))
+        return json_put_str(b, value->valuestring);
+    if (cJSON_IsNumber(value))
+        return put_number(b, value->valuedouble);
+    if (cJSON_IsBool(value))
+        return json_put_bool(b, cJSON_IsTrue(value));
+    if (cJSON_IsNull(value))
+        return json_put_raw(b, "null", 4);
+    return put_children(b, value);
+}
+
+char *json_print(const cJSON *value)
+{
+    BUF_AUTO(out, BUF_MAX);
+
+    if (put_value(&out, value) < 0)
+        abort();
+    return buf_detach(&out);
 }

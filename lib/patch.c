@@ -288,6 +288,17 @@ static cJSON *detach(struct applying *a, const struct target *target)
     return target->item;
 }
 
+/*
+ * cJSON 1.7.17, and 1.7.15 as Debian patches it, refuse an item whose `prev` is NULL anywhere but
+ * at the front (their check for CVE-2023-50471 looks at the wrong item). It is overwritten at once.
+ */
+static void insert(cJSON *array, int index, cJSON *value)
+{
+    value->prev = value;
+    if (!cJSON_InsertItemInArray(array, index, value))
+        abort();
+}
+
 /* Put `value` at `target` as `add` does: before an element, over a member. Owns `value`. */
 static void attach(struct applying *a, const struct target *target, cJSON *value)
 {
@@ -296,7 +307,7 @@ static void attach(struct applying *a, const struct target *target, cJSON *value
         a->root = value;
     } else if (cJSON_IsArray(target->parent)) {
         if (target->item)
-            cJSON_InsertItemInArray(target->parent, target->index, value);
+            insert(target->parent, target->index, value);
         else
             cJSON_AddItemToArray(target->parent, value);
     } else {
