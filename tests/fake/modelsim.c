@@ -16,8 +16,8 @@
 #include "sim/refuse.h"
 #include "sim/reply.h"
 
-#include "clock.h"
 #include "json.h"
+#include "log.h"
 #include "loop.h"
 #include "mem.h"
 
@@ -280,6 +280,7 @@ int main(int argc, char **argv)
     }
     if (optind < argc || parse_port(port_text ? port_text : "9099", &port) < 0)
         return usage(stderr);
+    log_init("modelsim", LOG_WARN);
     raise_file_limit();
     return serve(host, port);
 }

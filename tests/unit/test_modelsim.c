@@ -16,7 +16,7 @@ static void assert_stringified(const char *json, const char *expected)
 {
     BUF_AUTO(b, BUF_MAX);
     struct err err;
-    JSON_AUTO(value) = json_parse(json, strlen(json), &err);
+    JSON_AUTO(value) = js_parse(json, strlen(json), &err);
 
     assert_non_null(value);
     js_stringify(&b, value);

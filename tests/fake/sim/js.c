@@ -103,6 +103,27 @@ size_t js_word(struct span s)
     return tail == s.len ? tail : at;
 }
 
+void js_count_words(struct js_words *count, struct span s)
+{
+    count->is_any |= s.len > 0;
+    while (s.len > 0) {
+        size_t spaces = span_spaces(s), solid;
+
+        if (spaces > 0)
+            count->in_word = false;
+        s = span_skip(s, spaces);
+        solid = span_solid(s);
+        count->words += solid > 0 && !count->in_word;
+        count->in_word |= solid > 0;
+        s = span_skip(s, solid);
+    }
+}
+
+uint64_t js_counted(const struct js_words *count)
+{
+    return count->words > 0 ? count->words : count->is_any;
+}
+
 double js_number(struct span s)
 {
     char text[64], *end;
@@ -243,63 +264,81 @@ static bool is_index(const char *key, uint32_t *ret_index)
     return true;
 }
 
-/* The value that counts for `member`: the last of the same name; NULL when an earlier one is put */
-static const cJSON *effective(const cJSON *object, const cJSON *member)
+/* A key written twice has its first place and its last value. */
+static void drop_doubles(cJSON *object)
 {
-    const cJSON *last = member;
+    for (cJSON *m = object->child; m; m = m->next) {
+        cJSON *last;
 
-    for (const cJSON *m = object->child; m != member; m = m->next)
-        if (!strcmp(m->string, member->string))
-            return NULL;
-    for (const cJSON *m = member->next; m; m = m->next)
-        if (!strcmp(m->string, member->string))
-            last = m;
-    return last;
+        do {
+            last = m->next;
+            while (last && strcmp(last->string, m->string))
+                last = last->next;
+            if (last) {
+                cJSON_ReplaceItemViaPointer(object, m, cJSON_DetachItemViaPointer(object, last));
+                m = last;
+            }
+        } while (last);
+    }
 }
 
-static void put_member(struct buf *b, const cJSON *object, const cJSON *member, bool ordered)
+static void drop_all_doubles(cJSON *value)
 {
-    const cJSON *value = ordered ? effective(object, member) : member;
+    if (cJSON_IsObject(value) && cJSON_GetArraySize(value) <= MAX_ORDERED_KEYS)
+        drop_doubles(value);
+    for (cJSON *item = value->child; item; item = item->next)
+        if (item->child)
+            drop_all_doubles(item);
+}
 
-    if (!value)
-        return;
+cJSON *js_parse(const char *text, size_t len, struct err *err)
+{
+    cJSON *value = json_parse(text, len, err);
+
+    if (value)
+        drop_all_doubles(value);
+    return value;
+}
+
+/* The member with the lowest index above `after`. */
+static const cJSON *next_index(const cJSON *object, int64_t after, int64_t *ret_index)
+{
+    const cJSON *next = NULL;
+    uint32_t index;
+
+    *ret_index = INT64_MAX;
+    for (const cJSON *m = object->child; m; m = m->next) {
+        if (is_index(m->string, &index) && index > after && index < *ret_index) {
+            *ret_index = index;
+            next = m;
+        }
+    }
+    return next;
+}
+
+static void put_member(struct buf *b, const cJSON *member)
+{
     if (b->data[b->len - 1] != '{')
         (void)buf_putc(b, ',');
     (void)json_put_str(b, member->string);
     (void)buf_putc(b, ':');
-    js_stringify(b, value);
+    js_stringify(b, member);
 }
 
 /* Keys that are array indexes come first, by number; the others in the order they were written. */
 static void put_object(struct buf *b, const cJSON *object)
 {
-    size_t n = 0, indexes = 0;
+    bool ordered = cJSON_GetArraySize(object) <= MAX_ORDERED_KEYS;
+    const cJSON *m;
+    int64_t at = -1;
     uint32_t index;
-    int64_t last = -1;
-    bool ordered;
 
-    for (const cJSON *m = object->child; m; m = m->next, n++)
-        indexes += is_index(m->string, &index);
-    ordered = n <= MAX_ORDERED_KEYS;
     (void)buf_putc(b, '{');
-    for (size_t i = 0; ordered && i < indexes; i++) {
-        const cJSON *next = NULL;
-        int64_t lowest = INT64_MAX;
-
-        for (const cJSON *m = object->child; m; m = m->next) {
-            if (is_index(m->string, &index) && index > last && index < lowest) {
-                lowest = index;
-                next = m;
-            }
-        }
-        if (!next)
-            break;
-        put_member(b, object, next, true);
-        last = lowest;
-    }
-    for (const cJSON *m = object->child; m; m = m->next)
+    while (ordered && (m = next_index(object, at, &at)))
+        put_member(b, m);
+    for (m = object->child; m; m = m->next)
         if (!ordered || !is_index(m->string, &index))
-            put_member(b, object, m, ordered);
+            put_member(b, m);
     (void)buf_putc(b, '}');
 }
 

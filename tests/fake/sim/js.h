@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /* A piece of someone else's text. */
 struct span {
@@ -30,6 +31,14 @@ size_t js_space(struct span s);
 /* Bytes of the next token: a word with the space before it; the last one takes the space behind. */
 size_t js_word(struct span s);
 
+/* Words of a text that comes in pieces, counted as if it were one. White space counts as one. */
+struct js_words {
+    bool is_any, in_word;
+    uint64_t words;
+};
+void js_count_words(struct js_words *count, struct span s);
+uint64_t js_counted(const struct js_words *count);
+
 /* Number(text): NaN when it is none. */
 double js_number(struct span s);
 
@@ -41,7 +50,13 @@ void js_put_json_number(struct buf *b, double value);
 void js_put_text(struct buf *b, const cJSON *value);
 bool js_is_truthy(const cJSON *value);
 
-/* JSON.stringify(value). Objects of more than 1,000 members keep doubled keys. */
+/*
+ * JSON.parse(), as far as json_parse() goes: of a key that is written twice the last value counts.
+ * Objects of more than 1,000 members keep such keys, and in js_stringify() their order.
+ */
+cJSON *js_parse(const char *text, size_t len, struct err *err);
+
+/* JSON.stringify(value) */
 void js_stringify(struct buf *b, const cJSON *value);
 
 /* `len` UTF-16 units of valid UTF-8 from unit `from` as a JSON string; halves of a pair as \uXXXX.

@@ -20,20 +20,21 @@ static const char *error_type(int status)
     }
 }
 
-void refuse_api(struct httpd_req *req, int status, double retry_after)
+void refuse_api(struct httpd_req *req, double status, double retry_after)
 {
     BUF_AUTO(b, 1024);
     BUF_AUTO(after, 64);
-    const char *type = error_type(status);
+    bool is_whole = status == (int)status;
+    const char *type = error_type(is_whole ? (int)status : 0);
 
     js_put_number(&after, retry_after);
     if (status == 429)
         (void)httpd_set(req, "retry-after", after.data);
-    (void)buf_printf(&b,
-                     "{\"error\":{\"message\":\"simulated %d\",\"type\":\"%s\",\"param\":null,"
-                     "\"code\":\"%s\"}}",
-                     status, type, status == 429 ? "rate_limit_exceeded" : type);
-    httpd_reply(req, status, "application/json", b.data, b.len);
+    (void)buf_puts(&b, "{\"error\":{\"message\":\"simulated ");
+    js_put_number(&b, status);
+    (void)buf_printf(&b, "\",\"type\":\"%s\",\"param\":null,\"code\":\"%s\"}}", type,
+                     status == 429 ? "rate_limit_exceeded" : type);
+    httpd_reply(req, (int)status, "application/json", b.data, b.len);
 }
 
 void refuse(struct httpd_req *req, int status, const char *type, const char *message)
@@ -51,7 +52,7 @@ void refuse_as_told(struct httpd_req *req, double status, double retry_after)
     BUF_AUTO(message, 128);
 
     if (status >= 100 && status < 1000) {
-        refuse_api(req, (int)status, retry_after);
+        refuse_api(req, status, retry_after);
         return;
     }
     (void)buf_puts(&message, "Invalid status code: ");

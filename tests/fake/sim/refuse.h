@@ -3,8 +3,8 @@
 
 #include "httpd.h"
 
-/* The error that belongs to `status`; `retry_after` (seconds) goes with 429 alone. */
-void refuse_api(struct httpd_req *req, int status, double retry_after);
+/* The error of `status` (100 to 999); `retry_after` (seconds) goes with 429 alone. */
+void refuse_api(struct httpd_req *req, double status, double retry_after);
 
 /* What a script asked for: node refuses to send a status that is not one, and so do we. */
 void refuse_as_told(struct httpd_req *req, double status, double retry_after);

@@ -53,12 +53,6 @@ struct source {
     bool is_named, has_half;     /* call: name is out; a half of a UTF-16 pair is due */
 };
 
-/* Words of a text that comes in pieces, counted as if it were one. */
-struct word_count {
-    bool is_any, in_word;
-    uint64_t words;
-};
-
 struct reply {
     struct list node;
     struct sim *sim;
@@ -81,7 +75,7 @@ struct reply {
     struct buf out;             /* frames not yet written */
     struct buf text, reasoning; /* when not streamed */
     struct buf calls;           /* when not streamed: JSON of the calls */
-    struct word_count said, thought;
+    struct js_words said, thought;
     uint64_t n_calls;
     const char *finish; /* NULL: not decided; points into `script` */
     bool has_usage;
@@ -254,33 +248,12 @@ static void reply_begin(struct reply *reply)
     frame_close(reply);
 }
 
-static void count_words(struct word_count *count, struct span s)
-{
-    count->is_any |= s.len > 0;
-    while (s.len > 0) {
-        size_t spaces = span_spaces(s), solid;
-
-        if (spaces > 0)
-            count->in_word = false;
-        s = span_skip(s, spaces);
-        solid = span_solid(s);
-        count->words += solid > 0 && !count->in_word;
-        count->in_word |= solid > 0;
-        s = span_skip(s, solid);
-    }
-}
-
-static uint64_t counted(const struct word_count *count)
-{
-    return count->words > 0 ? count->words : count->is_any;
-}
-
 static void put_token(struct reply *reply, struct span piece)
 {
     bool is_thought = reply->source.action->op == ACTION_REASON;
 
     reply->sim->n_tokens++;
-    count_words(is_thought ? &reply->thought : &reply->said, piece);
+    js_count_words(is_thought ? &reply->thought : &reply->said, piece);
     if (!reply->is_stream) {
         reply->frames++;
         if (buf_append(is_thought ? &reply->reasoning : &reply->text, piece.p, piece.len) < 0)
@@ -466,7 +439,8 @@ static void source_begin(struct reply *reply, const struct action *action)
         source->n = token_count(action->count);
         break;
     case ACTION_BIG:
-        source->n = token_count((action->count + BIG_BYTES - 1) / BIG_BYTES);
+        source->n = token_count(action->count / BIG_BYTES);
+        source->n += action->count > (double)source->n * BIG_BYTES;
         source->text = xcalloc(1, BIG_BYTES + 1);
         memset(source->text, 'x', BIG_BYTES);
         break;
@@ -487,7 +461,8 @@ static void put_usage(const struct reply *reply, struct buf *b)
 
     if (!reply->has_usage) {
         prompt = (double)reply->chat.words;
-        completion = (double)(counted(&reply->said) + counted(&reply->thought) + reply->n_calls);
+        completion =
+            (double)(js_counted(&reply->said) + js_counted(&reply->thought) + reply->n_calls);
     }
     (void)buf_puts(b, "\"usage\":{\"prompt_tokens\":");
     js_put_json_number(b, prompt);
@@ -796,13 +771,17 @@ static struct reply *reply_new(struct sim *sim)
 void reply_start(struct sim *sim, struct httpd_req *req)
 {
     struct err err;
-    JSON_AUTO(body) = json_parse(req->body, req->body_len, &err);
+    JSON_AUTO(body) = js_parse(req->body, req->body_len, &err);
     JSON_AUTO(none) = cJSON_CreateArray();
     const cJSON *messages = json_get(body, "messages");
     struct reply *reply;
 
     if (!body) {
         refuse_api(req, 400, 0);
+        return;
+    }
+    if (cJSON_IsNull(body)) {
+        refuse(req, 500, "sim_error", "Cannot read properties of null (reading 'messages')");
         return;
     }
     reply = reply_new(sim);

@@ -105,7 +105,7 @@ static cJSON *take_json(struct span *s, struct err *err)
 
     if (t.len == 0) {
         *s = t;
-        return json_parse("{}", 2, err);
+        return js_parse("{}", 2, err);
     }
     len = strchr("{[\"", *t.p) ? json_length(t) : span_solid(t);
     if (len == 0) {
@@ -113,7 +113,7 @@ static cJSON *take_json(struct span *s, struct err *err)
                 (int)(t.len < 80 ? t.len : 80), t.p);
         return NULL;
     }
-    value = json_parse(t.p, len, err);
+    value = js_parse(t.p, len, err);
     *s = span_skip(t, len);
     return value;
 }
