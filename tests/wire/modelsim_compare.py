@@ -3,10 +3,12 @@
 Only `id` and `created` of a frame are left out. Prints a line for each difference and
 `N passed, N failed` last. Usage: modelsim_compare.py MODELSIM MODELSIM.MJS
 """
+import hashlib
 import http.client
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -252,6 +254,28 @@ class Server:
         thread.join(TIMEOUT)
         return waiting, answers[0]
 
+    def slowly(self, body):
+        """The answer to a client that lets it pile up first, which must stop the writing."""
+        text = json.dumps(body).encode()
+        with socket.socket() as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+            s.settimeout(TIMEOUT)
+            s.connect(("127.0.0.1", self.port))
+            s.sendall(b"POST /v1/chat/completions HTTP/1.0\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(text) + text)
+            time.sleep(0.3)  # nothing to wait for: the point is that we do not read
+            pieces = []
+            while piece := s.recv(65536):
+                pieces.append(piece)
+        answer = b"".join(pieces).split(b"\r\n\r\n", 1)[1]
+        answer = re.sub(rb'"id":"chatcmpl-sim-\d+"|"created":\d+', b"", answer)
+        return len(answer), hashlib.sha256(answer).hexdigest()
+
+    def open(self, body):
+        """Send and neither read nor close; the socket must be kept."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT)
+        connection.request("POST", "/v1/chat/completions", json.dumps(body))
+        return connection
+
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(TIMEOUT)
@@ -356,15 +380,41 @@ def compare_logs(ours, theirs, tally):
         tally.check("log of " + x["script"], plain_log(x), plain_log(y))
 
 
+def compare_loads(ours, theirs, tally):
+    """What does not fit into a request and an answer."""
+    for script in ("big 8000000", "say a then repeat 30000 some more words", "call t {\"x\":\"%s\"}" % ("y" * 100000)):
+        body = {"messages": [user(script)], "stream": True}
+        tally.check("read slowly: " + script, ours.slowly(body), theirs.slowly(body))
+    tally.check("a body above 64 MiB", ours.call("POST", "/v1/chat/completions", b" " * ((64 << 20) + 1))["status"], 413)
+    stamped = final_text(ours.chat({"messages": [user("stamp 5 tokens 2ms")], "stream": True}))
+    stamps = [int(word) / 1e6 for word in stamped.split(" ")[:-1]]
+    tally.check("stamps", [len(stamps), stamps == sorted(stamps), abs(stamps[0] - time.time()) < 60], [5, True, True])
+    stats = json.loads(ours.call("GET", "/__sim/stats")["text"])
+    tally.check("nothing is open", stats["open"], 0)
+    tally.check("all were counted", [stats["requests"] > 500, stats["tokens"] > 30000], [True, True])
+
+
+def leave_open(server):
+    """Requests in every kind of wait, for the end of the program to clean up."""
+    scripts = ("hang", "gate g", "wait 60s", "stream 100000 tokens 1ms", "big 50000000", "slow 5s a b")
+    kept = [server.open({"messages": [user(s)], "stream": stream}) for s in scripts for stream in (True, False)]
+    server.until(lambda log: sum(e["status"] == "open" for e in log) >= len(kept) - 1)  # whole big is done
+    return kept
+
+
 def main():
     tally = Tally()
     ours = Server([sys.argv[1], "--port", "0"])
     theirs = Server(["node", sys.argv[2], "--port", "0"], subprocess.DEVNULL)  # it tells of each bad script
     try:
         compare(ours, theirs, tally)
+        compare_loads(ours, theirs, tally)
+        kept = leave_open(ours)
     finally:
         codes = [ours.stop(), theirs.stop()]
     tally.check("exit codes on SIGTERM", codes, [0, 0])
+    for connection in kept:
+        connection.close()
     print("%d passed, %d failed" % (tally.passed, tally.failed))
     return 1 if tally.failed else 0
 
