@@ -28,7 +28,7 @@ struct pg; /* opaque */
 /* `res` is that of the call's first statement, NULL on failure; cleared when `done` returns. */
 typedef void pg_done_fn(void *owner, PGresult *res, const struct err *err);
 
-#define PG_MAX_PARAMS 24
+#define PG_MAX_PARAMS 25
 
 /* One transaction in flight. Lives inside its owner; do not touch until `done`. */
 struct pg_call {

@@ -1,21 +1,25 @@
 -- End many turns. For each whose lease still carries the epoch, and which no abort has claimed:
--- the lease goes; done, attempt and snapshot come; the session moves on and its next task is
--- ready. Returns the tasks ended; for the others ask turn_fate. Sent twice, changes nothing.
+-- the lease goes; last events, done, attempt and snapshot come; the session moves on and its next
+-- task is ready. Returns the tasks ended, each with the number of tasks made ready by the whole
+-- statement; for the others ask turn_fate. Sent twice, changes nothing.
 -- $1 bigint worker_id      $2 uuid[] tasks        $3 bigint[] epochs     $4 text[] statuses
 -- $5 text[] finish reasons $6 text[] output       $7 text[] usage        $8 text[] error
 -- $9 text[] abort          $10 text[] interrupts  $11 bigint[] last_seq  $12 text[] tenants
 -- $13 text[] sessions      $14 text[] messages (null: no snapshot)       $15 text[] custom
 -- $16 text[] artifact references  $17 uuid[] parents  $18 int[] depths
 -- $19 bool[] becomes the head of its session   $20 text[] first start (timestamptz or null)
--- $21 text  worker's name
+-- $21 bigint[] seq_from    $22 int[] counts       $23 bigint[] at_ms     $24 text[] last events
+-- $25 text  worker's name
 with me as materialized (
     select 1 from nocturne.worker where worker_id = $1::bigint and state <> 'dead' for share
 ), u as materialized (
     select * from unnest($2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[],
         $8::text[], $9::text[], $10::text[], $11::bigint[], $12::text[], $13::text[], $14::text[],
-        $15::text[], $16::text[], $17::uuid[], $18::int[], $19::bool[], $20::text[])
+        $15::text[], $16::text[], $17::uuid[], $18::int[], $19::bool[], $20::text[], $21::bigint[],
+        $22::int[], $23::bigint[], $24::text[])
     as u(task_id, epoch, status, finish_reason, output, usage, error, abort, interrupts, last_seq,
-         tenant, session_id, messages, custom, artifacts, parent_id, depth, head, started_at)
+         tenant, session_id, messages, custom, artifacts, parent_id, depth, head, started_at,
+         seq_from, count, at_ms, events)
 ), l as (
     delete from nocturne.lease x
     where x.task_id = any($2::uuid[]) and exists (select 1 from me)
@@ -24,6 +28,9 @@ with me as materialized (
     returning x.task_id, x.epoch, x.claimed_at
 ), v as (
     select u.*, l.claimed_at from u join l using (task_id, epoch)
+), e as (
+    insert into nocturne.chunk (task_id, epoch, seq_from, count, at_ms, events)
+    select task_id, epoch, seq_from, count, at_ms, events from v
 ), d as (
     insert into nocturne.done (task_id, epoch, status, finish_reason, output, usage, error, abort,
                                interrupts, last_seq, started_at)
@@ -33,7 +40,7 @@ with me as materialized (
     from v
 ), a as (
     insert into nocturne.attempt (task_id, epoch, worker, started_at, outcome, error)
-    select task_id, epoch, $21::text, claimed_at, status, error::json from v
+    select task_id, epoch, $25::text, claimed_at, status, error::json from v
 ), p as (
     insert into nocturne.snapshot (task_id, parent_id, epoch, depth, messages, custom, artifacts)
     select task_id, parent_id, epoch, depth, messages::json, custom::json, artifacts::json
@@ -61,5 +68,6 @@ with me as materialized (
     insert into nocturne.ready (priority, task_id)
     select t.priority, t.task_id from o join nocturne.task t on t.task_id = o.next
     where o.was = any(o.ids)
+    returning 1
 )
-select task_id from l;
+select l.task_id, (select count(*) from r) from l;
