@@ -212,6 +212,7 @@ static void leaves_the_document_it_was_given_alone(void **state)
     char *text = json_print(doc);
 
     (void)state;
+    assert_non_null(result);
     assert_string_equal(text, "{\"a\":[1,2]}");
     free(text);
 }
