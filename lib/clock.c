@@ -1,6 +1,7 @@
 #include "clock.h"
 
 #include <ctype.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,38 +42,64 @@ char *clock_stamp(int64_t wall_us, char *ret_text)
     return ret_text;
 }
 
+/* Does `text` begin like `shape`, where 0 is any digit? sscanf() would take blanks and signs. */
+static bool has_shape(const char *text, const char *shape)
+{
+    for (; *shape; shape++, text++)
+        if (*shape == '0' ? !isdigit((unsigned char)*text) : *text != *shape)
+            return false;
+    return true;
+}
+
 /* The zone behind the seconds: Z or +hh:mm. */
 static int parse_zone(const char *text, int *ret_minutes)
 {
-    int hours, minutes, end = 0;
+    int hours, minutes;
 
     if ((text[0] == 'Z' || text[0] == 'z') && !text[1]) {
         *ret_minutes = 0;
         return 0;
     }
-    if ((text[0] != '+' && text[0] != '-') ||
-        sscanf(text + 1, "%2d:%2d%n", &hours, &minutes, &end) != 2 || end != 5 || text[6] ||
-        hours > 23 || minutes > 59)
+    if ((text[0] != '+' && text[0] != '-') || !has_shape(text + 1, "00:00") || text[6] ||
+        sscanf(text + 1, "%2d:%2d", &hours, &minutes) != 2 || hours > 23 || minutes > 59)
         return -1;
     *ret_minutes = (hours * 60 + minutes) * (text[0] == '-' ? -1 : 1);
     return 0;
 }
 
+/* timegm() would make the 1st of March of the 30th of February. */
+static bool is_day(const struct tm *utc)
+{
+    struct tm day = {.tm_year = utc->tm_year, .tm_mon = utc->tm_mon, .tm_mday = utc->tm_mday};
+
+    timegm(&day);
+    return utc->tm_mon >= 0 && utc->tm_mon < 12 && day.tm_mday == utc->tm_mday;
+}
+
+/* The 19 characters up to the seconds. */
+static int parse_seconds(const char *text, struct tm *utc)
+{
+    if (!has_shape(text, "0000-00-00") || !text[10] || !strchr("Tt ", text[10]) ||
+        !has_shape(text + 11, "00:00:00") ||
+        sscanf(text, "%4d-%2d-%2d%*c%2d:%2d:%2d", &utc->tm_year, &utc->tm_mon, &utc->tm_mday,
+               &utc->tm_hour, &utc->tm_min, &utc->tm_sec) != 6)
+        return -1;
+    if (utc->tm_year < 1970 || utc->tm_hour > 23 || utc->tm_min > 59 || utc->tm_sec > 60)
+        return -1;
+    utc->tm_year -= 1900;
+    utc->tm_mon -= 1;
+    return is_day(utc) ? 0 : -1;
+}
+
 int clock_parse_stamp(const char *text, int64_t *ret_wall_us)
 {
     struct tm utc = {0};
-    char separator;
-    int end = 0, zone_minutes, micros = 0, digits = 0;
+    int zone_minutes, micros = 0, digits = 0;
     time_t seconds;
 
-    if (sscanf(text, "%4d-%2d-%2d%c%2d:%2d:%2d%n", &utc.tm_year, &utc.tm_mon, &utc.tm_mday,
-               &separator, &utc.tm_hour, &utc.tm_min, &utc.tm_sec, &end) != 7 ||
-        end != 19 || !strchr("Tt ", separator))
+    if (parse_seconds(text, &utc) < 0)
         return -1;
-    if (utc.tm_year < 1970 || utc.tm_mon < 1 || utc.tm_mon > 12 || utc.tm_mday < 1 ||
-        utc.tm_mday > 31 || utc.tm_hour > 23 || utc.tm_min > 59 || utc.tm_sec > 60)
-        return -1;
-    text += end;
+    text += 19;
     if (*text == '.') {
         for (text++; isdigit((unsigned char)*text); text++)
             if (digits++ < 6)
@@ -84,8 +111,6 @@ int clock_parse_stamp(const char *text, int64_t *ret_wall_us)
     }
     if (parse_zone(text, &zone_minutes) < 0)
         return -1;
-    utc.tm_year -= 1900;
-    utc.tm_mon -= 1;
     seconds = timegm(&utc) - (time_t)zone_minutes * 60;
     *ret_wall_us = (int64_t)seconds * 1000000 + micros;
     return 0;
