@@ -23,11 +23,17 @@
 #define PING_MS       30000
 #define ACCEPT_BURST  64 /* then others have their turn */
 #define BACKLOG       1024
-#define SURPLUS_CONNS 128 /* above max_conns: they get a readable 503, more are just closed */
+#define SURPLUS_CONNS 32 /* above max_conns: they get a readable 503, more are just closed */
 #define KEEPALIVE_S   60
 #define SILENT_MS     30000 /* unacknowledged that long: the peer is dead */
 #define NOTSENT_BYTES 16384 /* the kernel holds no more than this unsent, the rest is ours */
 #define RESERVED_FDS  64    /* for what is not a connection */
+
+union address {
+    struct sockaddr any;
+    struct sockaddr_in v4;
+    struct sockaddr_in6 v6;
+};
 
 static void set_option(int fd, int level, int option, int value)
 {
@@ -47,43 +53,40 @@ static void tune(int fd)
     set_option(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, NOTSENT_BYTES);
 }
 
-static int parse_address(const struct httpd_conf *conf, struct sockaddr_storage *ret_address)
+static int parse_address(const struct httpd_conf *conf, union address *ret_address)
 {
-    memset(ret_address, 0, sizeof(*ret_address));
     if (conf->port < 0 || conf->port > 65535 || !conf->host)
         return -1;
-    if (uv_ip4_addr(conf->host, conf->port, (struct sockaddr_in *)ret_address) == 0)
+    if (uv_ip4_addr(conf->host, conf->port, &ret_address->v4) == 0)
         return 0;
-    return uv_ip6_addr(conf->host, conf->port, (struct sockaddr_in6 *)ret_address);
+    return uv_ip6_addr(conf->host, conf->port, &ret_address->v6);
 }
 
 static int local_port(int fd)
 {
-    struct sockaddr_storage address;
+    union address address = {0};
     socklen_t len = sizeof(address);
 
-    if (getsockname(fd, (struct sockaddr *)&address, &len) < 0)
+    if (getsockname(fd, &address.any, &len) < 0)
         return -1;
-    if (address.ss_family == AF_INET6)
-        return ntohs(((struct sockaddr_in6 *)&address)->sin6_port);
-    return ntohs(((struct sockaddr_in *)&address)->sin_port);
+    return ntohs(address.any.sa_family == AF_INET6 ? address.v6.sin6_port : address.v4.sin_port);
 }
 
 static int listen_on(const struct httpd_conf *conf, struct err *err)
 {
-    struct sockaddr_storage address;
+    union address address = {0};
     socklen_t len;
     int fd, cause;
 
     if (parse_address(conf, &address) < 0)
         return err_set(err, ERR_INVALID, "%s:%d is not a numeric address and port",
                        conf->host ? conf->host : "", conf->port);
-    len = address.ss_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
-    fd = socket(address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    len = address.any.sa_family == AF_INET6 ? sizeof(address.v6) : sizeof(address.v4);
+    fd = socket(address.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return err_set(err, ERR_UNAVAILABLE, "socket: %s", strerror(errno));
     tune(fd);
-    if (bind(fd, (struct sockaddr *)&address, len) == 0 && listen(fd, BACKLOG) == 0)
+    if (bind(fd, &address.any, len) == 0 && listen(fd, BACKLOG) == 0)
         return fd;
     cause = errno;
     close(fd);
@@ -105,7 +108,7 @@ static size_t conns_possible(size_t wanted)
     return wanted < max ? wanted : max;
 }
 
-static void accept_one(struct httpd *httpd, int fd, const struct sockaddr_storage *address)
+static void accept_one(struct httpd *httpd, int fd, const union address *address)
 {
     char peer[INET6_ADDRSTRLEN] = "";
     uint64_t conns = httpd->counters.conns;
@@ -115,24 +118,24 @@ static void accept_one(struct httpd *httpd, int fd, const struct sockaddr_storag
         close(fd);
         return;
     }
-    if (address->ss_family == AF_INET6)
-        uv_ip6_name((const struct sockaddr_in6 *)address, peer, sizeof(peer));
+    if (address->any.sa_family == AF_INET6)
+        uv_ip6_name(&address->v6, peer, sizeof(peer));
     else
-        uv_ip4_name((const struct sockaddr_in *)address, peer, sizeof(peer));
+        uv_ip4_name(&address->v4, peer, sizeof(peer));
     conn_open(httpd, fd, peer, conns >= httpd->conf.max_conns);
 }
 
 static void on_connection(uv_poll_t *listener, int status, int events)
 {
     struct httpd *httpd = listener->data;
-    struct sockaddr_storage address;
+    union address address = {0};
     socklen_t len;
     int fd;
 
     (void)status, (void)events; /* accept4() tells the same and more */
     for (int i = 0; i < ACCEPT_BURST; i++) {
         len = sizeof(address);
-        fd = accept4(httpd->fd, (struct sockaddr *)&address, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        fd = accept4(httpd->fd, &address.any, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
             accept_one(httpd, fd, &address);
         } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
@@ -179,6 +182,7 @@ static void on_later(uv_idle_t *later)
     struct httpd *httpd = later->data;
     struct list round;
 
+    httpd->in_later = true; /* the round is not done: no end of a drain in here */
     list_init(&round);
     list_splice(&round, &httpd->soon);
     while (!list_is_empty(&round)) {
@@ -187,6 +191,7 @@ static void on_later(uv_idle_t *later)
         list_remove(&c->soon);
         conn_run_soon(c);
     }
+    httpd->in_later = false;
     if (list_is_empty(&httpd->soon))
         uv_idle_stop(later);
     httpd_check_drained(httpd);
@@ -269,15 +274,13 @@ static void on_handle_closed(uv_handle_t *handle)
 {
     struct httpd *httpd = handle->data;
 
-    if (handle == (uv_handle_t *)&httpd->listener)
-        close(httpd->fd);
     if (--httpd->handles == 0)
         httpd_free(httpd);
 }
 
 void httpd_check_drained(struct httpd *httpd)
 {
-    if (!httpd->draining || httpd->closing || httpd->counters.conns > 0 ||
+    if (!httpd->draining || httpd->closing || httpd->in_later || httpd->counters.conns > 0 ||
         !list_is_empty(&httpd->soon))
         return;
     httpd->closing = true;
@@ -294,6 +297,7 @@ void httpd_drain(struct httpd *httpd, uint64_t grace_ms, void (*done)(void *owne
     httpd->drained = done;
     httpd->drained_owner = owner;
     uv_close((uv_handle_t *)&httpd->listener, on_handle_closed);
+    close(httpd->fd); /* at once: who is told of the drain must not get in again */
     list_foreach (node, &httpd->conns) {
         struct conn *c = container_of(node, struct conn, all);
 

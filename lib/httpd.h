@@ -37,11 +37,11 @@ struct httpd_conf {
     int port;              /* 0: any free one, see httpd_port() */
     size_t max_head_bytes; /* 431 above */
     size_t max_body_bytes; /* 413 above */
-    size_t max_out_bytes;  /* queued for one slow reader; above it the peer is dropped */
-    size_t max_conns;      /* 503 above, closed at once */
+    size_t max_out_bytes;  /* queued for a stream's reader; one above it is dropped */
+    size_t max_conns;      /* 503 above; lowered to what RLIMIT_NOFILE leaves at httpd_open() */
     uint64_t head_ms;      /* 408: time for a whole head */
     uint64_t body_ms;      /* 408: time for a whole body */
-    uint64_t idle_ms;      /* an idle kept-alive connection is closed */
+    uint64_t idle_ms;      /* closes an idle connection, or one that stops reading */
     httpd_request_fn *on_request;
     /*
      * Body of an error reply that this module makes itself (400, 408, 413, 414, 417, 431, 501,
@@ -80,7 +80,11 @@ const char *httpd_header(const struct httpd_req *req, const char *lower_name);
 /* The peer's address as text, for logs. */
 const char *httpd_peer(const struct httpd_req *req);
 
-/* Add a header to the answer to come. Refuses (-1) CR, LF and NUL: no response splitting. */
+/*
+ * Add a header to the answer to come; -1 for a bad name, for a value with control characters (no
+ * response splitting) and above 16 KiB in all. Date, Connection, Content-Type and the framing are
+ * the module's own.
+ */
 int httpd_set(struct httpd_req *req, const char *name, const char *value);
 
 /* Answer with a whole body (copied); `type` may be NULL for an answer without a body. */
@@ -89,8 +93,10 @@ void httpd_reply(struct httpd_req *req, int status, const char *type, const void
 /*
  * Answer with a stream: chunked, or close-delimited for HTTP/1.0. The head is sent at once.
  * httpd_write() returns the bytes now queued for the peer, or -1 when it was dropped as too slow
- * or has left (gone() follows or has come). httpd_end() finishes properly; httpd_abort() resets
- * the connection, so that the client sees a cut and not an early clean end.
+ * or has left: gone() follows, and without one the stream is still to be ended. A peer is too
+ * slow when more than `max_out_bytes` were queued before the write; one write may pass the limit.
+ * httpd_end() finishes properly; httpd_abort() resets the connection, so that the client sees a
+ * cut and not an early clean end. A request that is not answered at all may be aborted, too.
  */
 void httpd_stream(struct httpd_req *req, int status, const char *type);
 long httpd_write(struct httpd_req *req, const void *bytes, size_t len);
@@ -98,19 +104,27 @@ void httpd_end(struct httpd_req *req);
 void httpd_abort(struct httpd_req *req);
 
 /*
- * "Waiting is pointless without the client": be told when it leaves (FIN counts) and, when
- * `writable` is not NULL, when what was queued has been taken by the kernel.
+ * "Waiting is pointless without the client": be told when it leaves (FIN counts: a client that
+ * half-closes cannot be told from one that closed) and, when `writable` is not NULL, when what
+ * was queued has been taken by the kernel. Without it the answer to one that left goes nowhere.
  */
 void httpd_watch(struct httpd_req *req, void (*gone)(struct httpd_req *req),
                  void (*writable)(struct httpd_req *req));
 
-/* WebSocket (RFC 6455). `on_text` gets whole messages; `on_close` comes exactly once, last. */
+/*
+ * WebSocket (RFC 6455). `on_text` gets whole messages, valid UTF-8 of at most `max_body_bytes`,
+ * without a '\0' behind; a binary message closes with 1003. `on_close` comes exactly once, last,
+ * never from inside a call into this module. A peer silent to a ping for 30 s is dropped.
+ */
 struct httpd_ws_cbs {
     void (*on_text)(struct httpd_ws *ws, const char *text, size_t len);
     void (*on_close)(struct httpd_ws *ws);
 };
 
-/* NULL, and 400 or 426 answered, when `req` is no valid upgrade. May be called later. */
+/*
+ * NULL, and 400 or 426 answered, when `req` is no valid upgrade; dead in either case. May be called
+ * later. Headers set before go into the 101. Whether the Origin may is for the caller to check.
+ */
 struct httpd_ws *httpd_upgrade(struct httpd_req *req, const struct httpd_ws_cbs *cbs, void *ud);
 long httpd_ws_send(struct httpd_ws *ws, const char *text, size_t len); /* as httpd_write() */
 void httpd_ws_close(struct httpd_ws *ws, int code);

@@ -309,7 +309,7 @@ void conn_answered(struct conn *c)
         c->was_queued = conn_queued(c);
         return;
     }
-    if (!c->keep) {
+    if (!c->keep || c->httpd->draining) {
         conn_finish(c);
         return;
     }
@@ -355,7 +355,7 @@ static void conn_tell_gone(struct conn *c)
     c->gone = c->writable = NULL;
     c->httpd->counters.gone++;
     gone(&c->req);
-    conn_forget(c);
+    c->held = false; /* unless gone() has ended it itself */
 }
 
 void conn_run_soon(struct conn *c)

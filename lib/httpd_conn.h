@@ -117,6 +117,7 @@ struct httpd {
     int handles;   /* of the three above, not closed yet */
     bool paused;   /* out of file descriptors: no accept until the next tick */
     bool draining; /* and until when */
+    bool in_later; /* a round of `soon` is on the stack */
     bool closing;
     uint64_t drain_at;
     void (*drained)(void *owner);

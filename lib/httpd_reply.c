@@ -8,9 +8,25 @@
 #include <string.h>
 #include <time.h>
 
-static struct conn *conn_of(const struct httpd_req *req)
+static struct conn *conn_of(struct httpd_req *req)
 {
-    return (struct conn *)((uintptr_t)req - offsetof(struct conn, req));
+    return container_of(req, struct conn, req);
+}
+
+static const struct conn *conn_of_const(const struct httpd_req *req)
+{
+    return (const struct conn *)((const char *)req - offsetof(struct conn, req));
+}
+
+/* libuv only reads what is sent, but its type does not say so. */
+static uv_buf_t buf_of(const void *bytes, size_t len)
+{
+    union {
+        const void *in;
+        char *out;
+    } base = {.in = bytes};
+
+    return (uv_buf_t){.base = base.out, .len = len};
 }
 
 static const char *status_text(int status)
@@ -126,8 +142,7 @@ static void conn_answer(struct conn *c, int status, const char *type, const void
         (void)buf_printf(out, "Content-Length: %zu\r\n", len);
     (void)buf_puts(out, "\r\n");
     bufs[0] = uv_buf_init(out->data, (unsigned int)out->len);
-    bufs[1].base = (char *)(uintptr_t)body; /* libuv only reads it */
-    bufs[1].len = len;
+    bufs[1] = buf_of(body, len);
     if (conn_send(c, bufs, len == 0 || is_head(c) || has_no_body(status) ? 1 : 2) == 0)
         conn_answered(c);
 }
@@ -142,6 +157,7 @@ void conn_error(struct conn *c, int status, const char *reason)
     c->httpd->counters.refused++;
     if (conf->error_body)
         len = conf->error_body(status, reason, body, sizeof(body), &type);
+    assert(len <= sizeof(body));
     conn_answer(c, status, type, body, len);
 }
 
@@ -154,12 +170,12 @@ void conn_refuse(struct conn *c, int status, const char *reason)
 
 const char *httpd_header(const struct httpd_req *req, const char *lower_name)
 {
-    return httpd_head_get(&conn_of(req)->head, lower_name);
+    return httpd_head_get(&conn_of_const(req)->head, lower_name);
 }
 
 const char *httpd_peer(const struct httpd_req *req)
 {
-    return conn_of(req)->peer;
+    return conn_of_const(req)->peer;
 }
 
 int httpd_set(struct httpd_req *req, const char *name, const char *value)
@@ -212,8 +228,7 @@ static int conn_send_chunk(struct conn *c, const void *bytes, size_t len)
     char size[24];
     uv_buf_t bufs[3];
 
-    bufs[1].base = (char *)(uintptr_t)bytes; /* libuv only reads it */
-    bufs[1].len = len;
+    bufs[1] = buf_of(bytes, len);
     if (!c->chunked)
         return conn_send(c, bufs + 1, 1);
     bufs[0] = uv_buf_init(size, (unsigned int)snprintf(size, sizeof(size), "%zx\r\n", len));

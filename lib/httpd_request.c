@@ -175,8 +175,8 @@ static size_t conn_take_body(struct conn *c, const char *bytes, size_t len)
 /* Empty lines before a request are skipped (RFC 9112 2.2), without starting its deadline. */
 static size_t conn_take_first(struct conn *c, const char *bytes, size_t len)
 {
-    if (len >= 2 && bytes[0] == '\r' && bytes[1] == '\n')
-        return 2;
+    if (bytes[0] == '\r' && (len == 1 || bytes[1] == '\n'))
+        return len == 1 ? 0 : 2;
     c->scan = (struct httpd_scan){0};
     c->body_bytes = 0;
     c->refused = 0;

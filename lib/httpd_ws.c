@@ -123,13 +123,13 @@ static int ws_flush(struct httpd_ws *ws)
     while (wslay_event_want_write(ws->wslay) && wslay_event_send(ws->wslay) == 0)
         ;
     buf = uv_buf_init(scratch->data, (unsigned int)scratch->len);
-    if (buf.len > 0 && conn_send(c, &buf, 1) < 0)
-        return -1;
-    if (conn_queued(c) > c->httpd->conf.max_out_bytes) {
+    if (buf.len > 0 && conn_queued(c) > c->httpd->conf.max_out_bytes) {
         c->httpd->counters.slow++;
         conn_drop(c, true);
         return -1;
     }
+    if (buf.len > 0 && conn_send(c, &buf, 1) < 0)
+        return -1;
     if (!wslay_event_want_read(ws->wslay) && !wslay_event_want_write(ws->wslay)) {
         ws_finish(ws);
         return -1;

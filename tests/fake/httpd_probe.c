@@ -53,13 +53,20 @@ static struct waiter *waiter_new(struct httpd_req *req)
     return waiter;
 }
 
+/* `text` without its '\0'. */
+static void put(char *at, const char *text)
+{
+    while (*text)
+        *at++ = *text++;
+}
+
 static void on_json(struct httpd_req *req)
 {
     char body[200];
 
     memset(body, 'x', sizeof(body));
-    memcpy(body, "{\"pad\":\"", 8);
-    memcpy(body + sizeof(body) - 2, "\"}", 2);
+    put(body, "{\"pad\":\"");
+    put(body + sizeof(body) - 2, "\"}");
     httpd_reply(req, 200, "application/json", body, sizeof(body));
 }
 
@@ -196,8 +203,8 @@ static void on_hz(struct httpd_req *req)
         return;
     }
     memset(frame, 'x', frame_bytes);
-    memcpy(frame, "data: ", 6);
-    memcpy(frame + frame_bytes - 2, "\n\n", 2);
+    put(frame, "data: ");
+    put(frame + frame_bytes - 2, "\n\n");
     next_us = clock_mono_us();
     uv_timer_start(&ticker, on_ticker, 0, 0);
     reply_text(req, 200, "{}");
