@@ -1,5 +1,7 @@
 /* The pure parts of the simulated model: reading scripts, conversations, JavaScript's ways. */
+#include "sim/board.h"
 #include "sim/chat.h"
+#include "sim/reqlog.h"
 #include "sim/script.h"
 
 #include "mem.h"
@@ -7,6 +9,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -33,6 +36,21 @@ static void stringifies_as_javascript_does(void **state)
     assert_stringified("{\"a\":1,\"b\":2,\"a\":3}", "{\"a\":3,\"b\":2}");
     assert_stringified("{\"a\":1,\"7\":2,\"7\":{}}", "{\"7\":{},\"a\":1}");
     assert_stringified("[]", "[]");
+}
+
+static void refuses_json_that_only_cjson_takes(void **state)
+{
+    static const char *const texts[] = {"01",       "1.",         "-",        ".5",         "1e",
+                                        "\x01null", "[1,\x0b 2]", "\"a\nb\"", "{\"a\":-01}"};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(texts) / sizeof(*texts); i++) {
+        struct err err = {0};
+
+        assert_null(js_parse(texts[i], strlen(texts[i]), &err));
+        assert_int_equal(err.code, ERR_INVALID);
+    }
+    assert_stringified("[-0.5e+3,0,\"01 \\\" 01\"]", "[-500,0,\"01 \\\" 01\"]");
 }
 
 static void writes_numbers_as_javascript_does(void **state)
@@ -250,10 +268,113 @@ static void makes_the_same_digest_as_everyone(void **state)
     assert_string_equal(hex, "ee971065aaa017e0632a8ca6c77bb3bf8b1dfc56");
 }
 
+static void the_log_keeps_the_newest_requests(void **state)
+{
+    struct reqlog *log = xcalloc(1, sizeof(*log));
+
+    (void)state;
+    reqlog_init(log);
+    for (uint64_t i = 1; i <= REQLOG_MAX + 5; i++)
+        assert_int_equal(reqlog_add(log, &(struct reqlog_entry){.script = xstrdup("s")}), i);
+    assert_null(reqlog_find(log, 5));
+    assert_int_equal(reqlog_find(log, 6)->id, 6);
+    assert_int_equal(log->text_bytes, REQLOG_MAX);
+    reqlog_reset(log);
+    assert_null(reqlog_find(log, REQLOG_MAX + 5));
+    assert_int_equal(log->text_bytes, 0);
+    assert_int_equal(reqlog_add(log, &(struct reqlog_entry){.script = xstrdup("s")}),
+                     REQLOG_MAX + 6);
+    reqlog_reset(log);
+    free(log);
+}
+
+static char *filled(size_t len)
+{
+    char *text = xcalloc(1, len + 1);
+
+    memset(text, ' ', len);
+    return text;
+}
+
+static void the_log_drops_the_oldest_messages_first(void **state)
+{
+    struct reqlog *log = xcalloc(1, sizeof(*log));
+    BUF_AUTO(b, BUF_MAX);
+
+    (void)state;
+    reqlog_init(log);
+    log->max_text_bytes = 40000;
+    for (int i = 0; i < 3; i++)
+        reqlog_add(log, &(struct reqlog_entry){
+                            .script = filled(5000), .status = "done", .messages = filled(10000)});
+    assert_null(reqlog_find(log, 1)->messages);
+    assert_int_equal(strlen(reqlog_find(log, 1)->script), 1024);
+    assert_non_null(reqlog_find(log, 2)->messages);
+    reqlog_print(log, &b);
+    assert_non_null(strstr(b.data, "\"messages\":[],\"stream\":false,\"messagesDropped\":true}"));
+    reqlog_reset(log);
+    free(log);
+}
+
+struct waiter {
+    struct board_waiter waiter;
+    int opened;
+};
+
+static void on_opened(struct board_waiter *waiter)
+{
+    container_of(waiter, struct waiter, waiter)->opened++;
+}
+
+static void a_gate_lets_go_of_those_that_wait_and_stays_open(void **state)
+{
+    struct board *board = xcalloc(1, sizeof(*board));
+    struct waiter a = {.waiter.opened = on_opened}, b = a, c = a;
+
+    (void)state;
+    board_init(board);
+    assert_int_equal(board_wait(board, "g", &a.waiter), 0);
+    assert_int_equal(board_wait(board, "g", &b.waiter), 0);
+    assert_int_equal(board_wait(board, "h", &c.waiter), 0);
+    list_remove(&b.waiter.node); /* its client left */
+    assert_int_equal(board_open(board, "g"), 0);
+    assert_int_equal(a.opened + 10 * b.opened + 100 * c.opened, 1);
+    assert_int_equal(board_wait(board, "g", &a.waiter), 1);
+    board_reset(board);
+    assert_int_equal(c.opened, 1);
+    assert_int_equal(board_wait(board, "g", &a.waiter), 0);
+    board_reset(board);
+    free(board);
+}
+
+static void the_board_counts_tries_until_it_is_reset(void **state)
+{
+    struct board *board = xcalloc(1, sizeof(*board));
+
+    (void)state;
+    board_init(board);
+    assert_int_equal(board_fire(board, "k:0"), 1);
+    assert_int_equal(board_fire(board, "k:0"), 2);
+    assert_int_equal(board_fire(board, "k:1"), 1);
+    board_reset(board);
+    assert_int_equal(board_fire(board, "k:0"), 1);
+    for (int i = 0; i < 70000; i++) {
+        char key[16];
+
+        snprintf(key, sizeof(key), "%d", i);
+        (void)board_fire(board, key);
+    }
+    assert_int_equal(board->n_counters, 1 << 16);
+    assert_int_equal(board_fire(board, "k:0"), 1); /* forgotten: the oldest */
+    board_reset(board);
+    free(board);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(stringifies_as_javascript_does),
+        cmocka_unit_test(refuses_json_that_only_cjson_takes),
         cmocka_unit_test(writes_numbers_as_javascript_does),
         cmocka_unit_test(splits_text_into_words_with_their_space),
         cmocka_unit_test(cuts_arguments_by_utf16_units),
@@ -266,6 +387,10 @@ int main(void)
         cmocka_unit_test(refuses_to_nest_for_ever),
         cmocka_unit_test(fills_in_templates_from_the_conversation),
         cmocka_unit_test(makes_the_same_digest_as_everyone),
+        cmocka_unit_test(the_log_keeps_the_newest_requests),
+        cmocka_unit_test(the_log_drops_the_oldest_messages_first),
+        cmocka_unit_test(a_gate_lets_go_of_those_that_wait_and_stays_open),
+        cmocka_unit_test(the_board_counts_tries_until_it_is_reset),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_COUNTERS ((size_t)1 << 18)
+#define MAX_COUNTERS ((size_t)1 << 16)
 #define MAX_GATES    ((size_t)1 << 16)
 
 struct counter {

@@ -14,11 +14,11 @@ char *intake_json(const cJSON *value)
 char *intake_headers(const struct httpd_req *req)
 {
     static const char *const names[] = {
-        "host",         "connection",      "content-type",     "content-length",
-        "accept",       "accept-encoding", "user-agent",       "authorization",
-        "api-key",      "x-api-key",       "traceparent",      "tracestate",
-        "x-request-id", "idempotency-key", "openai-project",   "openai-organization",
-        "expect",       "x-nocturne-task", "transfer-encoding"};
+        "host",         "connection",       "content-type",   "content-length",
+        "accept",       "accept-encoding",  "user-agent",     "authorization",
+        "api-key",      "x-api-key",        "traceparent",    "tracestate",
+        "x-request-id", "idempotency-key",  "openai-project", "openai-organization",
+        "expect",       "transfer-encoding"};
     BUF_AUTO(b, BUF_MAX);
 
     (void)json_open(&b, '{');

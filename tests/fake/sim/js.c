@@ -291,10 +291,68 @@ static void drop_all_doubles(cJSON *value)
             drop_all_doubles(item);
 }
 
+static size_t digits(const char *p)
+{
+    return strspn(p, "0123456789");
+}
+
+/* Length of the number at `p`, 0 when JSON does not write it so. */
+static size_t number_length(const char *p)
+{
+    const char *start = p;
+
+    p += *p == '-';
+    if (digits(p) == 0 || (*p == '0' && digits(p) > 1))
+        return 0;
+    p += digits(p);
+    if (*p == '.') {
+        if (digits(p + 1) == 0)
+            return 0;
+        p += 1 + digits(p + 1);
+    }
+    if (*p == 'e' || *p == 'E') {
+        p += 1 + (p[1] == '+' || p[1] == '-');
+        if (digits(p) == 0)
+            return 0;
+        p += digits(p);
+    }
+    return (size_t)(p - start);
+}
+
+/* cJSON takes any control character for a space or as a part of a string, and 01 for a number. */
+static bool is_strict(const char *text, size_t len)
+{
+    bool in_string = false;
+
+    for (size_t i = 0; i < len; i++) {
+        unsigned char c = (unsigned char)text[i];
+
+        if (c < ' ' && (in_string || !strchr("\t\n\r", c)))
+            return false;
+        if (in_string && c == '\\') {
+            i++;
+        } else if (c == '"') {
+            in_string = !in_string;
+        } else if (!in_string && (c == '-' || (c >= '0' && c <= '9'))) {
+            size_t n = number_length(text + i);
+
+            if (n == 0)
+                return false;
+            i += n - 1;
+        }
+    }
+    return true;
+}
+
 cJSON *js_parse(const char *text, size_t len, struct err *err)
 {
     cJSON *value = json_parse(text, len, err);
 
+    if (value && !is_strict(text, len)) {
+        cJSON_Delete(value);
+        err_set(err, ERR_INVALID, "not JSON");
+        return NULL;
+    }
     if (value)
         drop_all_doubles(value);
     return value;

@@ -51,7 +51,8 @@ void js_put_text(struct buf *b, const cJSON *value);
 bool js_is_truthy(const cJSON *value);
 
 /*
- * JSON.parse(), as far as json_parse() goes: of a key that is written twice the last value counts.
+ * JSON.parse(), as far as json_parse() goes: strict, and of a key that is written twice the last
+ * value counts. A '\\0' or another character that ends a number must stand behind the text.
  * Objects of more than 1,000 members keep such keys, and in js_stringify() their order.
  */
 cJSON *js_parse(const char *text, size_t len, struct err *err);
@@ -59,6 +60,9 @@ cJSON *js_parse(const char *text, size_t len, struct err *err);
 /* JSON.stringify(value) */
 void js_stringify(struct buf *b, const cJSON *value);
 
-/* `len` UTF-16 units of valid UTF-8 from unit `from` as a JSON string; halves of a pair as \uXXXX.
- * Returns the byte offset behind it; `ret_half` tells whether a low half is still due there. */
+/*
+ * At most `units` UTF-16 units of `s`, which is valid UTF-8, as a JSON string. A pair that is cut
+ * becomes two escapes of one half each: `*half` says that the second is due, and the sequence
+ * counts as behind only then. Returns the bytes of `s` that are done.
+ */
 size_t js_put_units(struct buf *b, struct span s, size_t units, bool *half);

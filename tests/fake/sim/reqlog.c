@@ -14,6 +14,7 @@ void reqlog_init(struct reqlog *log)
 {
     memset(log, 0, sizeof(*log));
     log->first = log->first_whole = 1;
+    log->max_text_bytes = MAX_TEXT_BYTES;
 }
 
 static size_t length(const char *text)
@@ -80,7 +81,7 @@ uint64_t reqlog_add(struct reqlog *log, const struct reqlog_entry *entry)
     copy->id = id;
     log->slots[id % REQLOG_MAX] = copy;
     log->text_bytes += text_bytes(copy);
-    for (; log->text_bytes > MAX_TEXT_BYTES && log->first_whole <= id; log->first_whole++)
+    for (; log->text_bytes > log->max_text_bytes && log->first_whole <= id; log->first_whole++)
         strip(log, log->first_whole);
     return id;
 }

@@ -27,7 +27,7 @@ struct reqlog {
     struct reqlog_entry *slots[REQLOG_MAX]; /* at id modulo REQLOG_MAX */
     uint64_t newest;                        /* id given last, 0 at the start */
     uint64_t first, first_whole;            /* oldest id that may be there, and with messages */
-    size_t text_bytes;
+    size_t text_bytes, max_text_bytes;      /* of scripts, messages and names of tools */
 };
 
 void reqlog_init(struct reqlog *log);
