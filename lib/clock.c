@@ -42,13 +42,23 @@ char *clock_stamp(int64_t wall_us, char *ret_text)
     return ret_text;
 }
 
-/* Does `text` begin like `shape`, where 0 is any digit? sscanf() would take blanks and signs. */
+/* Does `text` begin like `shape`, where 0 is any digit? */
 static bool has_shape(const char *text, const char *shape)
 {
     for (; *shape; shape++, text++)
         if (*shape == '0' ? !isdigit((unsigned char)*text) : *text != *shape)
             return false;
     return true;
+}
+
+/* The first `digits` characters, known to be digits. sscanf() would take blanks and signs too. */
+static int number(const char *text, int digits)
+{
+    int n = 0;
+
+    while (digits-- > 0)
+        n = n * 10 + (*text++ - '0');
+    return n;
 }
 
 /* The zone behind the seconds: Z or +hh:mm. */
@@ -60,8 +70,11 @@ static int parse_zone(const char *text, int *ret_minutes)
         *ret_minutes = 0;
         return 0;
     }
-    if ((text[0] != '+' && text[0] != '-') || !has_shape(text + 1, "00:00") || text[6] ||
-        sscanf(text + 1, "%2d:%2d", &hours, &minutes) != 2 || hours > 23 || minutes > 59)
+    if ((text[0] != '+' && text[0] != '-') || !has_shape(text + 1, "00:00") || text[6])
+        return -1;
+    hours = number(text + 1, 2);
+    minutes = number(text + 4, 2);
+    if (hours > 23 || minutes > 59)
         return -1;
     *ret_minutes = (hours * 60 + minutes) * (text[0] == '-' ? -1 : 1);
     return 0;
@@ -80,14 +93,16 @@ static bool is_day(const struct tm *utc)
 static int parse_seconds(const char *text, struct tm *utc)
 {
     if (!has_shape(text, "0000-00-00") || !text[10] || !strchr("Tt ", text[10]) ||
-        !has_shape(text + 11, "00:00:00") ||
-        sscanf(text, "%4d-%2d-%2d%*c%2d:%2d:%2d", &utc->tm_year, &utc->tm_mon, &utc->tm_mday,
-               &utc->tm_hour, &utc->tm_min, &utc->tm_sec) != 6)
+        !has_shape(text + 11, "00:00:00"))
         return -1;
-    if (utc->tm_year < 1970 || utc->tm_hour > 23 || utc->tm_min > 59 || utc->tm_sec > 60)
+    utc->tm_year = number(text, 4) - 1900;
+    utc->tm_mon = number(text + 5, 2) - 1;
+    utc->tm_mday = number(text + 8, 2);
+    utc->tm_hour = number(text + 11, 2);
+    utc->tm_min = number(text + 14, 2);
+    utc->tm_sec = number(text + 17, 2);
+    if (utc->tm_year < 70 || utc->tm_hour > 23 || utc->tm_min > 59 || utc->tm_sec > 60)
         return -1;
-    utc->tm_year -= 1900;
-    utc->tm_mon -= 1;
     return is_day(utc) ? 0 : -1;
 }
 

@@ -164,8 +164,10 @@ bool json_member_span(const char *text, const char *key, const char **ret_start,
 /* Is what stands before the next item another item? */
 static int put_comma(struct buf *b)
 {
-    char last = b->len ? b->data[b->len - 1] : '\n';
+    char last = '\n';
 
+    if (b->len)
+        last = b->data[b->len - 1];
     return strchr("{[:, \n", last) ? 0 : buf_putc(b, ',');
 }
 

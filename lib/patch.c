@@ -11,20 +11,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The members of an object by name: looking up each of n members in a cJSON list costs n * n. */
-struct index {
-    const cJSON **items; /* sorted; of equal names the first alone */
-    size_t n;
+struct member {
+    const cJSON *item;
+    size_t place; /* in its object, from 0 */
 };
 
-struct named {
-    const cJSON *item;
-    size_t place;
+/* The members of an object by name: looking up each of n members in a cJSON list costs n * n. */
+struct index {
+    struct member *members; /* sorted; of equal names the first alone */
+    size_t n;
 };
 
 static int by_name_and_place(const void *a, const void *b)
 {
-    const struct named *x = a, *y = b;
+    const struct member *x = a, *y = b;
     int order = strcmp(x->item->string, y->item->string);
 
     return order ? order : (x->place > y->place) - (x->place < y->place);
@@ -33,36 +33,37 @@ static int by_name_and_place(const void *a, const void *b)
 static void index_init(struct index *index, const cJSON *object)
 {
     size_t n = cJSON_IsObject(object) ? (size_t)cJSON_GetArraySize(object) : 0, i = 0;
-    struct named *all = xcalloc(n + 1, sizeof(*all));
+    struct member *members = xcalloc(n + 1, sizeof(*members));
     const cJSON *item = n ? object->child : NULL;
 
-    *index = (struct index){xcalloc(n + 1, sizeof(*index->items)), 0};
+    *index = (struct index){members, 0};
     for (; item; item = item->next, i++)
-        all[i] = (struct named){item, i};
-    qsort(all, n, sizeof(*all), by_name_and_place);
+        members[i] = (struct member){item, i};
+    qsort(members, n, sizeof(*members), by_name_and_place);
     for (i = 0; i < n; i++)
-        if (i == 0 || strcmp(all[i - 1].item->string, all[i].item->string) != 0)
-            index->items[index->n++] = all[i].item;
-    free(all);
+        if (index->n == 0 ||
+            strcmp(members[index->n - 1].item->string, members[i].item->string) != 0)
+            members[index->n++] = members[i];
 }
 
 static void index_release(struct index *index)
 {
-    free(index->items);
+    free(index->members);
 }
 
 #define INDEX_AUTO(name) __attribute__((cleanup(index_release))) struct index name
 
-static int by_name(const void *name, const void *item)
+static int by_name(const void *name, const void *member)
 {
-    return strcmp(name, (*(const cJSON *const *)item)->string);
+    return strcmp(name, ((const struct member *)member)->item->string);
 }
 
 static const cJSON *index_find(const struct index *index, const char *name)
 {
-    const cJSON **found = bsearch(name, index->items, index->n, sizeof(*index->items), by_name);
+    const struct member *found =
+        bsearch(name, index->members, index->n, sizeof(*index->members), by_name);
 
-    return found ? *found : NULL;
+    return found ? found->item : NULL;
 }
 
 /* cJSON gives NULL when memory is out, which aborts here as it does everywhere. */
@@ -119,9 +120,12 @@ static int diff_objects(const cJSON *from, const cJSON *to, const struct pointer
 
     index_init(&old, from);
     index_init(&new, to);
-    for (size_t i = 0; i < old.n && rc == 0; i++)
-        if (!index_find(&new, old.items[i]->string))
-            rc = put_op(out, "remove", POINTER_KEY(at, old.items[i]->string), "", NULL);
+    for (size_t i = 0; i < old.n && rc == 0; i++) {
+        const char *name = old.members[i].item->string;
+
+        if (!index_find(&new, name))
+            rc = put_op(out, "remove", POINTER_KEY(at, name), "", NULL);
+    }
     /* In the order of `to`, so that applying it builds the document as it was written. */
     for (item = to->child; item && rc == 0; item = item->next) {
         const struct pointer *here = POINTER_KEY(at, item->string);
