@@ -251,20 +251,19 @@ static void backoff_doubles_up_to_its_cap(void **state)
 {
     static const struct {
         unsigned attempt;
-        uint64_t base, cap;
         uint32_t random;
-        uint64_t expected;
+        uint64_t base, cap, expected;
     } cases[] = {
-        {1,          1000, 60000, UINT32_MAX, 1000 },
-        {1,          1000, 60000, 0,          500  },
-        {2,          1000, 60000, UINT32_MAX, 2000 },
-        {4,          1000, 60000, 0,          4000 },
-        {7,          1000, 60000, UINT32_MAX, 60000},
-        {1000000,    1000, 60000, 0,          30000},
-        {UINT32_MAX, 1,    1000,  UINT32_MAX, 1000 },
-        {0,          1000, 60000, 0,          500  },
-        {1,          5000, 100,   UINT32_MAX, 100  },
-        {3,          0,    0,     7,          0    },
+        {1,          UINT32_MAX, 1000, 60000, 1000 },
+        {1,          0,          1000, 60000, 500  },
+        {2,          UINT32_MAX, 1000, 60000, 2000 },
+        {4,          0,          1000, 60000, 4000 },
+        {7,          UINT32_MAX, 1000, 60000, 60000},
+        {1000000,    0,          1000, 60000, 30000},
+        {UINT32_MAX, UINT32_MAX, 1,    1000,  1000 },
+        {0,          0,          1000, 60000, 500  },
+        {1,          UINT32_MAX, 5000, 100,   100  },
+        {3,          7,          0,    0,     0    },
     };
 
     (void)state;
