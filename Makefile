@@ -28,7 +28,9 @@ LLHTTP_INC ?= /usr/share/include
 objs      = $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard $(1)))
 QUERIES  := $(sort $(wildcard sql/queries/*.sql))
 SCHEMA   := $(sort $(wildcard sql/schema/*.sql))
-LIB      := $(call objs,lib/*.c) $(BUILD)/gen/sql.o $(BUILD)/gen/schema.o \
+MIGRATE  := $(sort $(wildcard sql/migrate/*.sql))
+GEN      := $(patsubst %,$(BUILD)/gen/%.h,sql migrations migrate_sql)
+LIB      := $(call objs,lib/*.c) $(GEN:.h=.o) \
             $(patsubst %,$(BUILD)/obj/llhttp/%.o,api http llhttp)
 PROGRAMS := $(addprefix $(BUILD)/bin/,nocturne nocturne-api nocturne-worker nocturne-scheduler)
 UNITS    := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/test_*.c))
@@ -59,13 +61,16 @@ $(BUILD)/lib.a: $(LIB)
 $(BUILD)/gen/sql.h $(BUILD)/gen/sql.c &: $(QUERIES) sql/embed.sh
 	@mkdir -p $(BUILD)/gen
 	sql/embed.sh queries $(BUILD)/gen $(QUERIES)
-$(BUILD)/gen/schema.h $(BUILD)/gen/schema.c &: $(SCHEMA) sql/embed.sh
+$(BUILD)/gen/migrations.h $(BUILD)/gen/migrations.c &: $(SCHEMA) sql/embed.sh
 	@mkdir -p $(BUILD)/gen
 	sql/embed.sh schema $(BUILD)/gen $(SCHEMA)
+$(BUILD)/gen/migrate_sql.h $(BUILD)/gen/migrate_sql.c &: $(MIGRATE) sql/embed.sh
+	@mkdir -p $(BUILD)/gen
+	sql/embed.sh migrate $(BUILD)/gen $(MIGRATE)
 $(BUILD)/obj/llhttp/%.o: $(LLHTTP)/%.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) -w -c -o $@ $<
-$(BUILD)/obj/%.o: %.c | $(BUILD)/gen/sql.h $(BUILD)/gen/schema.h
+$(BUILD)/obj/%.o: %.c | $(GEN)
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) $(WARN) -MMD -MP -c -o $@ $<
 $(BUILD)/gen/%.o: $(BUILD)/gen/%.c
@@ -94,7 +99,7 @@ lint: ## layering, banned functions
 	@tests/lint.sh
 format: ## clang-format everything
 	clang-format -i $(SOURCES)
-tidy: $(BUILD)/gen/sql.h $(BUILD)/gen/schema.h ## clang-tidy and cppcheck
+tidy: $(GEN) ## clang-tidy and cppcheck
 	clang-tidy --quiet $(filter %.c,$(SOURCES)) -- $(CPPFLAGS) -std=gnu11 -DLLHTTP_STRICT_MODE=1 -idirafter $(LLHTTP_INC) -Iapi -Iworker -Ischeduler
 san: ## the four programs under ASan + UBSan, into build/san
 	$(MAKE) SAN=1 BUILD=build/san all

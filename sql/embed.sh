@@ -1,7 +1,8 @@
 #!/bin/sh
-# Turn SQL files into one C table: embed.sh queries|schema OUTDIR FILE...
+# Turn SQL files into one C table: embed.sh queries|schema|migrate OUTDIR FILE...
 #   queries  sql.h, sql.c: the statement NAME.sql is SQL_NAME in C and NAME as a prepared statement
-#   schema   schema.h, schema.c: the migrations NNN_what.sql in order, with version and name
+#   schema   migrations.h, migrations.c: schema/NNN_what.sql in order, with version and name
+#   migrate  migrate_sql.h, migrate_sql.c: the text of NAME.sql is migrate_sql_NAME
 set -eu
 kind=$1
 out=$2
@@ -31,15 +32,28 @@ if [ "$kind" = queries ]; then
         done
         echo '};'
     } > "$out/sql.c"
+elif [ "$kind" = migrate ]; then
+    {
+        echo '#pragma once'
+        for f; do echo "extern const char migrate_sql_$(basename "$f" .sql)[];"; done
+    } > "$out/migrate_sql.h"
+    {
+        echo '#include "migrate_sql.h"'
+        for f; do
+            echo "const char migrate_sql_$(basename "$f" .sql)[] ="
+            text "$f"
+            echo '    ;'
+        done
+    } > "$out/migrate_sql.c"
 else
     {
         echo '#pragma once'
         echo 'struct schema_migration { int version; const char *name, *text; };'
         echo 'extern const struct schema_migration schema_migrations[];'
         echo 'extern const int schema_migration_count;'
-    } > "$out/schema.h"
+    } > "$out/migrations.h"
     {
-        echo '#include "schema.h"'
+        echo '#include "migrations.h"'
         echo 'const struct schema_migration schema_migrations[] = {'
         for f; do
             name=$(basename "$f" .sql)
@@ -49,5 +63,5 @@ else
         done
         echo '};'
         echo "const int schema_migration_count = $#;"
-    } > "$out/schema.c"
+    } > "$out/migrations.c"
 fi

@@ -1,0 +1,22 @@
+-- One transaction a migration, one migrator at a time: who comes second waits, then sees what the
+-- first has done. The lock ends with the transaction.
+begin;
+set local statement_timeout = 0;
+set local lock_timeout = 0;
+set local client_min_messages = warning;
+do $$
+begin
+    perform pg_advisory_xact_lock(hashtext('nocturne.migrate'));
+    -- Looked up first: a role may own the schema without being allowed to create one.
+    if to_regnamespace('nocturne') is null then
+        create schema nocturne;
+    end if;
+    if to_regclass('nocturne.migration') is null then
+        create table nocturne.migration (
+            version    int primary key,
+            name       text not null,
+            checksum   text not null, -- SHA-256 of the migration's text, hexadecimal
+            applied_at timestamptz not null default now()
+        );
+    end if;
+end $$;
