@@ -163,8 +163,10 @@ void conn_settle(struct conn *c)
     case CONN_IDLE:
     case CONN_HEAD:
     case CONN_BODY:
+    case CONN_WS:
+    case CONN_WS_CLOSING:
         if (c->eof)
-            conn_drop(c, false); /* the rest of the request will never come */
+            conn_drop(c, false); /* the rest will never come */
         break;
     case CONN_LINGER:
         buf_release(&c->in);

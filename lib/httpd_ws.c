@@ -259,7 +259,8 @@ struct httpd_ws *httpd_upgrade(struct httpd_req *req, const struct httpd_ws_cbs 
     c->gone = c->writable = NULL;
     c->ws = ws_new(c, cbs, ud);
     conn_enter(c, CONN_WS);
-    if (ws_send_handshake(c, httpd_header(req, "sec-websocket-key")) == 0 && c->in.len > 0)
+    if (ws_send_handshake(c, httpd_header(req, "sec-websocket-key")) == 0 &&
+        (c->in.len > 0 || c->eof))
         conn_soon(c);
     return c->ws;
 }
