@@ -2,7 +2,8 @@
  * The probe of the HTTP conformance suite: httpd_probe [HOST] PORT
  *
  * Offers the routes of shared/conformance/http/README.md over lib/httpd with the limits that the
- * checks assume, so that traps.py and fuzz.py meet the server itself and no application.
+ * checks assume, so that traps.py and fuzz.py meet the server itself and no application; and some
+ * more for the functions of httpd.h that those do not reach.
  */
 #include "buf.h"
 #include "clock.h"
@@ -24,7 +25,8 @@
 struct waiter {
     struct list node;
     struct httpd_req *req;
-    uv_timer_t timer; /* of /late */
+    uv_timer_t timer; /* of /late and /ws-late */
+    long blocks;      /* of /big: still to be written */
 };
 
 static struct list parked = {&parked, &parked};
@@ -230,6 +232,77 @@ static void on_ws(struct httpd_req *req)
         counts.ws++;
 }
 
+/* Upgrades after a moment, as behind a look-up of who is asking. */
+static void on_ws_late_over(uv_timer_t *timer)
+{
+    struct waiter *waiter = timer->data;
+
+    on_ws(waiter->req);
+    uv_close((uv_handle_t *)timer, on_late_closed);
+}
+
+static void on_ws_late(struct httpd_req *req)
+{
+    struct waiter *waiter = waiter_new(req);
+
+    uv_timer_init(ticker.loop, &waiter->timer);
+    waiter->timer.data = waiter;
+    uv_timer_start(&waiter->timer, on_ws_late_over, 50, 0);
+}
+
+static void on_chunks(struct httpd_req *req)
+{
+    httpd_stream(req, 200, "text/plain");
+    for (int i = 0; i < 3; i++)
+        (void)httpd_write(req, "abc", 3);
+    httpd_end(req);
+}
+
+static void on_cut(struct httpd_req *req)
+{
+    httpd_stream(req, 200, "text/plain");
+    (void)httpd_write(req, "abc", 3);
+    httpd_abort(req);
+}
+
+/* Megabytes at the pace of the reader: the next block is written when the last has been taken. */
+static void on_big_writable(struct httpd_req *req)
+{
+    struct waiter *waiter = req->ud;
+
+    while (waiter->blocks-- > 0) {
+        long queued = httpd_write(req, frame, sizeof(frame));
+
+        if (queued != 0)
+            return; /* gone() or writable() follows */
+    }
+    free(waiter);
+    httpd_end(req);
+}
+
+static void on_big_gone(struct httpd_req *req)
+{
+    counts.sgone++;
+    free(req->ud);
+}
+
+static void on_big(struct httpd_req *req)
+{
+    struct waiter *waiter = waiter_new(req);
+
+    waiter->blocks = strtol(req->query, NULL, 10);
+    httpd_stream(req, 200, "application/octet-stream");
+    httpd_watch(req, on_big_gone, on_big_writable);
+    on_big_writable(req);
+}
+
+static size_t on_error_body(int status, const char *reason, char *ret_body, size_t size,
+                            const char **ret_type)
+{
+    *ret_type = "application/problem+json";
+    return (size_t)snprintf(ret_body, size, "{\"status\":%d,\"detail\":\"%s\"}", status, reason);
+}
+
 static void on_stats(struct httpd_req *req)
 {
     struct httpd_counters c;
@@ -289,6 +362,11 @@ static const struct {
     {"GET",  "/ws",           on_ws          },
     {"GET",  "/stats",        on_stats       },
     {NULL,   "/drain",        on_drain       },
+ /* For tests/wire/test_httpd.py: */
+    {"GET",  "/ws-late",      on_ws_late     },
+    {NULL,   "/chunks",       on_chunks      },
+    {"GET",  "/cut",          on_cut         },
+    {"GET",  "/big",          on_big         },
 };
 
 static void on_request(struct httpd_req *req, void *owner)
@@ -326,6 +404,7 @@ int main(int argc, char **argv)
         .body_ms = 10000,
         .idle_ms = 60000,
         .on_request = on_request,
+        .error_body = on_error_body,
     };
     struct rlimit files;
     struct err err = {0};

@@ -146,8 +146,10 @@ def refusals(address):
     )
     for want, data, name in table:
         data, how = ask(address, data + GET)
-        check(f'{name}: {want} and close', status_of(data) == want and how == 'eof' and
-              data.count(b'HTTP/1.1') == 1 and b'\r\nConnection: close\r\n' in data, (data[:60], how))
+        check(f'{name}: {want}, a problem, and close', status_of(data) == want and how == 'eof' and
+              b'\r\nConnection: close\r\n' in data and b': application/problem+json' in data and
+              data.endswith(b'"}') and json.loads(data.split(b'\r\n\r\n', 1)[1])['status'] == want,
+              (data, how))
 
 
 def answers(address):
@@ -212,6 +214,28 @@ def streams(address):
     check('event stream: chunked, no length',
           b'Transfer-Encoding: chunked' in head and b'Content-Length' not in head, head)
     check('one event, one chunk', data.startswith(b'28\r\ndata: '), data[:20])
+    chunks = b'/chunks HTTP/1.1\r\nHost: a\r\n\r\n'
+    data, how = ask(address, b'GET ' + chunks + b'HEAD ' + chunks + GET, 0.3)
+    bodies = re.split(rb'HTTP/1.1 200 OK\r\n.*?\r\n\r\n', data, flags=re.S)
+    check('a stream that ends leaves the connection open; HEAD gets its head alone',
+          bodies[:3] == [b'', b'3\r\nabc\r\n' * 3 + b'0\r\n\r\n', b''] and how == 'open', (bodies, how))
+    data, how = ask(address, b'GET /chunks HTTP/1.0\r\nConnection: keep-alive\r\n\r\n')
+    check('a stream for HTTP/1.0 ends with its connection',
+          data.endswith(b'\r\n\r\nabcabcabc') and how == 'eof', (data, how))
+    data, how = ask(address, b'GET /cut HTTP/1.1\r\nHost: a\r\n\r\n')
+    check('an aborted stream is reset, without a last chunk', how == 'rst' and b'0\r\n\r\n' not in data, (data, how))
+    with socket.create_connection(address, 3) as sock:
+        sock.sendall(b'GET /big?40 HTTP/1.1\r\nHost: a\r\n\r\n' + GET)
+        time.sleep(0.5)
+        waiting = stats(address)
+        data, _ = read_to_end(sock, 1)
+    check('40 MB at the pace of the reader, and the connection goes on',
+          data.count(b'HTTP/1.1 200') == 2 and len(data) > 40_000_000 and waiting['slow'] == 0, len(data))
+    with socket.create_connection(address, 3) as sock:
+        before = stats(address)['sgone']
+        sock.sendall(b'GET /big?1000 HTTP/1.1\r\nHost: a\r\n\r\n')
+        read_until(sock, b'\r\n\r\n')
+    check('a reader that leaves in the middle is noticed', until(lambda: stats(address)['sgone'] == before + 1))
     with socket.create_connection(address, 3) as sock:
         sock.sendall(b'GET /sse HTTP/1.0\r\n\r\n')
         head = read_until(sock, b'\r\n\r\n')
@@ -231,9 +255,9 @@ def close_code(data):
     return struct.unpack('>H', data[at + 2:at + 4])[0] if at >= 0 else None
 
 
-def upgrade(address, more=b''):
+def upgrade(address, more=b'', path=b'/ws'):
     sock = socket.create_connection(address, 3)
-    sock.sendall(UPGRADE + b'\r\n' + more)
+    sock.sendall(UPGRADE.replace(b'/ws', path) + b'\r\n' + more)
     return sock, read_until(sock, b'\r\n\r\n')
 
 
@@ -248,6 +272,16 @@ def websockets(address):
     data, _ = ask(address, b'GET /ws HTTP/1.1\r\nHost: a\r\n\r\n' + GET, 0.5)
     check('no upgrade: 400, and the connection goes on',
           status_of(data) == 400 and data.count(b'HTTP/1.1 200') == 1, data[:60])
+    sock, data = upgrade(address, frame(1, b'early'), b'/ws-late')
+    check('an upgrade granted later reads what came before', b'early' in data + read_until(sock, b'early'), data)
+    sock.close()
+    sock, _ = upgrade(address, b'', b'/ws-late')
+    sock.close()
+    with socket.create_connection(address, 3) as sock:
+        sock.sendall(UPGRADE.replace(b'/ws', b'/ws-late') + b'\r\n')
+        sock.shutdown(socket.SHUT_WR)
+        data, how = read_to_end(sock)
+    check('an upgrade of one that has left ends at once', how == 'eof', (data, how))
     sock, _ = upgrade(address)
     sock.sendall(frame(2, b'x'))
     data, how = read_to_end(sock)
@@ -324,6 +358,25 @@ def drain():
         check('drain: the probe ends with status 0', proc.wait(5) == 0, proc.returncode)
 
 
+def held():
+    """Handlers that answer when connection, or connection and server, are gone."""
+    with probe() as (proc, address):
+        sock = socket.create_connection(address, 3)
+        sock.sendall(b'GET /late-nowatch?300 HTTP/1.1\r\nHost: a\r\n\r\n')
+        until(lambda: stats(address)['conns'] == 2)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+        sock.close()
+        check('a connection reset in hand is closed before its answer',
+              until(lambda: stats(address)['conns'] == 1, 0.25))
+        late = socket.create_connection(address, 3)
+        late.sendall(b'GET /late-nowatch?1500 HTTP/1.1\r\nHost: a\r\n\r\n')
+        until(lambda: stats(address)['conns'] == 2)
+        proc.send_signal(signal.SIGTERM)
+        data, how = read_to_end(late)
+        check('the end of the grace cuts what is still in hand', how == 'rst' and data == b'', (data, how))
+        check('an answer after the end of the server harms nobody', proc.wait(5) == 0, proc.returncode)
+
+
 def listening():
     with probe() as (_, address):
         second = subprocess.run([PROBE, address[0], str(address[1])], capture_output=True, timeout=10)
@@ -357,6 +410,7 @@ with probe() as (_, where):
         silent_websocket(where)
 full_house()
 drain()
+held()
 listening()
 print(f'{passed} passed, {failed} failed')
 sys.exit(failed > 0)
