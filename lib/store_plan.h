@@ -1,0 +1,50 @@
+/*
+ * The statements of the scheduler, and the hints, as typed C functions: the only place that knows
+ * both their parameters and the order of their columns. What a statement means stands in its
+ * .sql file. Strings given are borrowed until `done`.
+ */
+#pragma once
+
+#include "err.h"
+#include "id.h"
+#include "pg.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* leader_hold.sql. The term, or 0 when another one leads. */
+void store_leader_hold(struct pg *pg, struct pg_call *call, const char *holder, uint64_t ttl_ms,
+                       uint64_t timeout_ms, pg_done_fn *done, void *owner);
+int64_t store_read_term(PGresult *res);
+void store_leader_leave(struct pg *pg, struct pg_call *call, const char *holder,
+                        uint64_t timeout_ms, pg_done_fn *done, void *owner);
+
+/* due_release.sql */
+struct due_row {
+    int64_t moved;
+    int64_t next_ms; /* to the next one, INT64_MAX: there is none */
+};
+void store_due_release(struct pg *pg, struct pg_call *call, int64_t limit, pg_done_fn *done,
+                       void *owner);
+void store_read_due(PGresult *res, struct due_row *ret_row);
+
+/* worker_reap.sql. One row a worker: its id. */
+void store_worker_reap(struct pg *pg, struct pg_call *call, uint64_t timeout_ms, pg_done_fn *done,
+                       void *owner);
+int store_reaped(PGresult *res); /* rows */
+int64_t store_read_reaped(PGresult *res, int row);
+
+/* lease_rescue.sql. How many leases went back. */
+void store_lease_rescue(struct pg *pg, struct pg_call *call, int64_t limit, uint64_t timeout_ms,
+                        pg_done_fn *done, void *owner);
+int64_t store_read_rescued(PGresult *res);
+
+/* retain_remove.sql. `after` is NULL at the start; true when more is to come, from `ret_after`. */
+void store_retain_remove(struct pg *pg, struct pg_call *call, uint64_t age_ms, const char *after,
+                         int64_t limit, pg_done_fn *done, void *owner);
+bool store_read_removed(PGresult *res, int64_t *ret_removed, char ret_after[ID_BYTES]);
+
+/* retain_partitions.sql */
+void store_retain_partitions(struct pg *pg, struct pg_call *call, uint64_t age_ms, pg_done_fn *done,
+                             void *owner);
+void store_read_partitions(PGresult *res, int64_t *ret_made, int64_t *ret_dropped);
