@@ -273,7 +273,9 @@ def websockets(address):
     check('no upgrade: 400, and the connection goes on',
           status_of(data) == 400 and data.count(b'HTTP/1.1 200') == 1, data[:60])
     sock, data = upgrade(address, frame(1, b'early'), b'/ws-late')
-    check('an upgrade granted later reads what came before', b'early' in data + read_until(sock, b'early'), data)
+    if b'early' not in data:
+        data = read_until(sock, b'early')
+    check('an upgrade granted later reads what came before', b'early' in data, data)
     sock.close()
     sock, _ = upgrade(address, b'', b'/ws-late')
     sock.close()
