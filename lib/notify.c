@@ -1,0 +1,172 @@
+/*
+ * At most one statement is in flight; what comes meanwhile is gathered for the next, so that a
+ * slow database gets fewer and longer ones.
+ *
+ *   IDLE ---> GATHERING ---> SENDING ---> IDLE | GATHERING
+ *     +-----------+-------------+-------> CLOSING ---> freed
+ */
+#include "notify.h"
+
+#include "clock.h"
+#include "mem.h"
+#include "store_task.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define GATHER_MS       5
+#define SEND_TIMEOUT_MS 2000
+#define LAST_TIMEOUT_MS 500
+#define MAX_HINTS       4096 /* at once; a process with more than that has its readers polling */
+#define SLOTS           8192 /* of the hash table, a power of two above MAX_HINTS */
+
+enum notify_state {
+    NOTIFY_IDLE,
+    NOTIFY_GATHERING, /* timer */
+    NOTIFY_SENDING,   /* notify_send.sql */
+    NOTIFY_CLOSING,   /* the last notify_send.sql, if any, then uv_close() */
+};
+
+struct notify {
+    enum notify_state state;
+    uv_timer_t timer;
+    struct pg *pg;
+    struct pg_call call;
+    struct pg_array sending;
+    char (*hints)[NOTIFY_MAX_BYTES + 1];
+    uint16_t slots[SLOTS]; /* index into `hints`, from 1; 0: free */
+    int count, cap;
+    bool in_flight;
+    void (*closed)(void *owner);
+    void *owner;
+};
+
+static void on_timer(uv_timer_t *timer);
+static void on_sent(void *owner, PGresult *res, const struct err *err);
+
+static void notify_enter(struct notify *n, enum notify_state state)
+{
+    n->state = state;
+    uv_timer_stop(&n->timer);
+    if (state == NOTIFY_GATHERING)
+        uv_timer_start(&n->timer, on_timer, GATHER_MS, 0);
+}
+
+static void notify_send(struct notify *n, uint64_t timeout_ms)
+{
+    pg_array_reset(&n->sending);
+    for (int i = 0; i < n->count; i++)
+        pg_array_put_text(&n->sending, n->hints[i]);
+    n->count = 0;
+    memset(n->slots, 0, sizeof(n->slots));
+    n->in_flight = true;
+    store_notify_send(n->pg, &n->call, &n->sending, timeout_ms, on_sent, n);
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+    struct notify *n = timer->data;
+
+    notify_enter(n, NOTIFY_SENDING);
+    notify_send(n, SEND_TIMEOUT_MS);
+}
+
+static void on_closed(uv_handle_t *handle)
+{
+    struct notify *n = handle->data;
+    void (*closed)(void *owner) = n->closed;
+    void *owner = n->owner;
+
+    pg_array_release(&n->sending);
+    free(n->hints);
+    free(n);
+    if (closed)
+        closed(owner);
+}
+
+static void on_sent(void *owner, PGresult *res, const struct err *err)
+{
+    struct notify *n = owner;
+
+    (void)res, (void)err; /* those who were to be told poll as well */
+    n->in_flight = false;
+    if (n->state == NOTIFY_CLOSING && n->count > 0)
+        notify_send(n, LAST_TIMEOUT_MS);
+    else if (n->state == NOTIFY_CLOSING)
+        uv_close((uv_handle_t *)&n->timer, on_closed);
+    else
+        notify_enter(n, n->count ? NOTIFY_GATHERING : NOTIFY_IDLE);
+}
+
+struct notify *notify_new(uv_loop_t *loop, struct pg *pg)
+{
+    struct notify *n = xcalloc(1, sizeof(*n));
+
+    n->pg = pg;
+    pg_array_init(&n->sending, PG_TEXT);
+    uv_timer_init(loop, &n->timer);
+    n->timer.data = n;
+    return n;
+}
+
+/* FNV-1a */
+static uint32_t hash_of(const char *text)
+{
+    uint32_t hash = 2166136261u;
+
+    for (; *text; text++)
+        hash = (hash ^ (unsigned char)*text) * 16777619u;
+    return hash;
+}
+
+/* The slot of `payload`, or the free one where it belongs. */
+static uint16_t *slot_of(struct notify *n, const char *payload)
+{
+    uint32_t at = hash_of(payload) % SLOTS;
+
+    while (n->slots[at] && strcmp(n->hints[n->slots[at] - 1], payload) != 0)
+        at = (at + 1) % SLOTS;
+    return &n->slots[at];
+}
+
+void notify_put(struct notify *n, const char *payload)
+{
+    uint16_t *slot;
+
+    if (!n || n->state == NOTIFY_CLOSING || n->count == MAX_HINTS ||
+        strlen(payload) > NOTIFY_MAX_BYTES)
+        return;
+    slot = slot_of(n, payload);
+    if (*slot)
+        return;
+    if (n->count == n->cap) {
+        n->cap = n->cap ? 2 * n->cap : 16;
+        n->hints = xrealloc(n->hints, (size_t)n->cap * sizeof(*n->hints));
+    }
+    snprintf(n->hints[n->count], sizeof(*n->hints), "%s", payload);
+    *slot = (uint16_t)++n->count;
+    if (n->state == NOTIFY_IDLE)
+        notify_enter(n, NOTIFY_GATHERING);
+}
+
+void notify_task(struct notify *n, char kind, const char *task_id)
+{
+    char payload[NOTIFY_MAX_BYTES + 1];
+
+    snprintf(payload, sizeof(payload), "%c:%s", kind, task_id);
+    notify_put(n, payload);
+}
+
+void notify_close(struct notify *n, void (*closed)(void *owner), void *owner)
+{
+    n->closed = closed;
+    n->owner = owner;
+    notify_enter(n, NOTIFY_CLOSING);
+    if (n->in_flight)
+        return;
+    if (n->count > 0)
+        notify_send(n, LAST_TIMEOUT_MS);
+    else
+        uv_close((uv_handle_t *)&n->timer, on_closed);
+}

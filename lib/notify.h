@@ -1,0 +1,27 @@
+/*
+ * Hints to the other processes: what is worth looking at now. One per process.
+ *
+ * Hints are gathered for 5 ms, each only once, and go out as a statement of their own, after the
+ * data they speak of are committed. They are only hints: a lost one costs the time until the next
+ * poll, so nothing here can fail. The payloads are listed in sql/queries/notify_listen.sql.
+ */
+#pragma once
+
+#include "pg.h"
+
+#include <uv.h>
+
+#define NOTIFY_MAX_BYTES 63 /* of a payload */
+
+struct notify; /* opaque */
+
+/* `pg` is borrowed and must live until notify_close() has called back. */
+struct notify *notify_new(uv_loop_t *loop, struct pg *pg);
+
+/* Longer payloads than NOTIFY_MAX_BYTES, and more than fit, are dropped. NULL `n`: nothing. */
+void notify_put(struct notify *n, const char *payload);
+void notify_task(struct notify *n, char kind, const char *task_id); /* "c:TASK", "d:TASK" */
+
+/* Send what is left, wait for it for at most half a second, free, then call `closed` (may be NULL;
+ * never before this returns). */
+void notify_close(struct notify *n, void (*closed)(void *owner), void *owner);
