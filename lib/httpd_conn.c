@@ -350,7 +350,7 @@ void conn_expired(struct conn *c)
 
 static void conn_tell_gone(struct conn *c)
 {
-    void (*gone)(struct httpd_req * req) = c->gone;
+    void (*gone)(struct httpd_req *) = c->gone;
 
     if (!c->held || !gone)
         return;
