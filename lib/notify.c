@@ -38,8 +38,6 @@ struct notify {
     uint16_t slots[SLOTS]; /* index into `hints`, from 1; 0: free */
     int count, cap;
     bool in_flight;
-    void (*closed)(void *owner);
-    void *owner;
 };
 
 static void on_timer(uv_timer_t *timer);
@@ -75,23 +73,19 @@ static void on_timer(uv_timer_t *timer)
 static void on_closed(uv_handle_t *handle)
 {
     struct notify *n = handle->data;
-    void (*closed)(void *owner) = n->closed;
-    void *owner = n->owner;
 
     pg_array_release(&n->sending);
     free(n->hints);
     free(n);
-    if (closed)
-        closed(owner);
 }
 
 static void on_sent(void *owner, PGresult *res, const struct err *err)
 {
     struct notify *n = owner;
 
-    (void)res, (void)err; /* those who were to be told poll as well */
+    (void)res; /* of a failure: those who were to be told poll as well */
     n->in_flight = false;
-    if (n->state == NOTIFY_CLOSING && n->count > 0)
+    if (n->state == NOTIFY_CLOSING && n->count > 0 && err->code == ERR_OK)
         notify_send(n, LAST_TIMEOUT_MS);
     else if (n->state == NOTIFY_CLOSING)
         uv_close((uv_handle_t *)&n->timer, on_closed);
@@ -158,10 +152,10 @@ void notify_task(struct notify *n, char kind, const char *task_id)
     notify_put(n, payload);
 }
 
-void notify_close(struct notify *n, void (*closed)(void *owner), void *owner)
+void notify_close(struct notify *n)
 {
-    n->closed = closed;
-    n->owner = owner;
+    if (!n)
+        return;
     notify_enter(n, NOTIFY_CLOSING);
     if (n->in_flight)
         return;

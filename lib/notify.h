@@ -15,13 +15,13 @@
 
 struct notify; /* opaque */
 
-/* `pg` is borrowed and must live until notify_close() has called back. */
+/* `pg` is borrowed and must live longer. */
 struct notify *notify_new(uv_loop_t *loop, struct pg *pg);
 
 /* Longer payloads than NOTIFY_MAX_BYTES, and more than fit, are dropped. NULL `n`: nothing. */
 void notify_put(struct notify *n, const char *payload);
 void notify_task(struct notify *n, char kind, const char *task_id); /* "c:TASK", "d:TASK" */
 
-/* Send what is left, wait for it for at most half a second, free, then call `closed` (may be NULL;
- * never before this returns). */
-void notify_close(struct notify *n, void (*closed)(void *owner), void *owner);
+/* Send what is left and free, not before it is answered; close before `pg`. The last hints are lost
+ * when `pg` is closed right after. NULL is fine. */
+void notify_close(struct notify *n);
