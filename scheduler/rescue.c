@@ -1,0 +1,188 @@
+/*
+ *   IDLE ----> SLEEPING ----> REAPING ----> RESCUING
+ *    ^            | ^  |         |           |  ^ |
+ *    |            | |  +---------|--(grace)--+  +-+  a full batch: there may be more
+ *    |            | +------------+-----------+
+ *    +------------+--------------------------+         rescue_lead(false)
+ *
+ * IDLE      we do not lead
+ * SLEEPING  `timer` runs until the next round
+ * REAPING   worker_reap: death is one durable transition of the worker's row
+ * RESCUING  lease_rescue: leases of the dead go back to ready, are quarantined or end as aborted
+ *
+ * A failure in any state costs a round, and the grace begins anew: while the database was away
+ * nobody could beat. A crash between the two loses nothing, the dead stay dead. A worker that
+ * only seemed dead is fenced: its row says so in every statement of its own.
+ */
+#include "rescue.h"
+
+#include "clock.h"
+#include "log.h"
+#include "mem.h"
+#include "store_plan.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+#define BATCH      500
+#define TIMEOUT_MS 5000
+
+enum rescue_state {
+    RESCUE_IDLE,     /* nothing */
+    RESCUE_SLEEPING, /* timer */
+    RESCUE_REAPING,  /* worker_reap */
+    RESCUE_RESCUING, /* lease_rescue */
+};
+
+struct rescue {
+    enum rescue_state state;
+    struct pg *pg;
+    struct notify *notify;
+    struct pg_call call;
+    uv_timer_t timer;
+    bool closing; /* gone when what is in flight has been answered */
+    uint64_t every_ms, worker_ttl_ms;
+    uint64_t grace_until_ms; /* nobody is declared dead before */
+    bool leads, failing;
+};
+
+static void on_timer(uv_timer_t *timer);
+static void rescue_leases(struct rescue *rescue);
+
+static void rescue_enter(struct rescue *rescue, enum rescue_state state)
+{
+    rescue->state = state;
+    if (state == RESCUE_SLEEPING)
+        uv_timer_start(&rescue->timer, on_timer, rescue->every_ms, 0);
+    else
+        uv_timer_stop(&rescue->timer);
+}
+
+static void end_round(struct rescue *rescue)
+{
+    rescue_enter(rescue, rescue->leads ? RESCUE_SLEEPING : RESCUE_IDLE);
+}
+
+static void begin_grace(struct rescue *rescue)
+{
+    rescue->grace_until_ms = clock_mono_ms() + rescue->worker_ttl_ms;
+}
+
+static void on_closed(uv_handle_t *handle)
+{
+    free(handle->data);
+}
+
+static void end(struct rescue *rescue)
+{
+    uv_close((uv_handle_t *)&rescue->timer, on_closed);
+}
+
+/* A call has been answered. False: nobody wants to know any more. */
+static bool wanted(struct rescue *rescue)
+{
+    if (rescue->closing)
+        end(rescue);
+    return !rescue->closing;
+}
+
+/* A failed call ends the round. The grace counts from the first answer after it. */
+static bool failed(struct rescue *rescue, const struct err *err)
+{
+    if (err->code == ERR_OK) {
+        if (rescue->failing)
+            begin_grace(rescue);
+        rescue->failing = false;
+        return false;
+    }
+    if (!rescue->failing)
+        log_line(err->code == ERR_BUG ? LOG_ERROR : LOG_WARN, "", "cannot look for the dead: %s",
+                 err->msg);
+    rescue->failing = true;
+    end_round(rescue);
+    return true;
+}
+
+static void on_rescued(void *owner, PGresult *res, const struct err *err)
+{
+    struct rescue *rescue = owner;
+    int64_t rescued;
+
+    if (!wanted(rescue) || failed(rescue, err))
+        return;
+    rescued = store_read_rescued(res);
+    if (rescued > 0) {
+        log_line(LOG_WARN, "", "gave back %" PRId64 " leases of dead workers", rescued);
+        notify_put(rescue->notify, "r");
+    }
+    if (rescued == BATCH && rescue->leads)
+        rescue_leases(rescue);
+    else
+        end_round(rescue);
+}
+
+static void rescue_leases(struct rescue *rescue)
+{
+    rescue_enter(rescue, RESCUE_RESCUING);
+    store_lease_rescue(rescue->pg, &rescue->call, BATCH, TIMEOUT_MS, on_rescued, rescue);
+}
+
+static void on_reaped(void *owner, PGresult *res, const struct err *err)
+{
+    struct rescue *rescue = owner;
+    char context[40];
+
+    if (!wanted(rescue) || failed(rescue, err))
+        return;
+    for (int row = 0; row < store_reaped(res); row++) {
+        snprintf(context, sizeof(context), "worker=%" PRId64, store_read_reaped(res, row));
+        log_line(LOG_WARN, context, "this worker is dead");
+    }
+    rescue_leases(rescue);
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+    struct rescue *rescue = timer->data;
+
+    /* While the database is away, the call that fails is what tells us of its return. */
+    if (rescue->failing || clock_mono_ms() < rescue->grace_until_ms) {
+        rescue_leases(rescue);
+        return;
+    }
+    rescue_enter(rescue, RESCUE_REAPING);
+    store_worker_reap(rescue->pg, &rescue->call, TIMEOUT_MS, on_reaped, rescue);
+}
+
+void rescue_lead(struct rescue *rescue, bool leads)
+{
+    rescue->leads = leads;
+    if (leads)
+        begin_grace(rescue);
+    if (leads && rescue->state == RESCUE_IDLE)
+        rescue_enter(rescue, RESCUE_SLEEPING);
+    else if (!leads && rescue->state == RESCUE_SLEEPING)
+        rescue_enter(rescue, RESCUE_IDLE);
+}
+
+struct rescue *rescue_new(uv_loop_t *loop, struct pg *pg, struct notify *notify, uint64_t every_ms,
+                          uint64_t worker_ttl_ms)
+{
+    struct rescue *rescue = xcalloc(1, sizeof(*rescue));
+
+    rescue->pg = pg;
+    rescue->notify = notify;
+    rescue->every_ms = every_ms;
+    rescue->worker_ttl_ms = worker_ttl_ms;
+    uv_timer_init(loop, &rescue->timer);
+    rescue->timer.data = rescue;
+    return rescue;
+}
+
+void rescue_close(struct rescue *rescue)
+{
+    rescue->leads = false;
+    rescue->closing = true;
+    if (rescue->state == RESCUE_IDLE || rescue->state == RESCUE_SLEEPING)
+        end(rescue);
+}
