@@ -28,6 +28,11 @@ void store_worker_register(struct pg *pg, struct pg_call *call, const char *name
     pg_exec(pg, call, TIMEOUT_MS, done, owner);
 }
 
+int store_turn_rows(PGresult *res)
+{
+    return PQntuples(res);
+}
+
 int64_t store_worker_id(PGresult *res)
 {
     return column_int(res, 0, 0);

@@ -1,0 +1,253 @@
+/*
+ *   IDLE <---> CLAIMING ---> LOADING ---> IDLE
+ *
+ * IDLE      `poll` runs; a hint comes earlier
+ * CLAIMING  turn_claim is in flight. If its answer is lost the leases exist and nobody knows of
+ *           them: the heartbeat's count shows it and they are handed back
+ * LOADING   turn_load of a piece of what was claimed; tried again while the database is away
+ *
+ * Watermarks keep a claim from walking over rows that were deleted before (dead ones stay while
+ * any old transaction runs). Sequence order is not commit order, so a claim starts SLACK rows
+ * before the highest it has seen, and once a second from the beginning.
+ */
+#include "claim.h"
+
+#include "clock.h"
+#include "id.h"
+#include "log.h"
+#include "mem.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define BATCH        256 /* turns a statement */
+#define LOAD_BATCH   64  /* the conversations of so many are in memory at once */
+#define SLACK        1000
+#define FULL_SCAN_MS 1000
+#define RETRY_MS     200
+
+enum claim_state {
+    CLAIM_IDLE,     /* nothing; the poll timer runs */
+    CLAIM_CLAIMING, /* store_turn_claim() */
+    CLAIM_LOADING,  /* store_turn_load(), or the timer to the next try */
+};
+
+struct claim {
+    enum claim_state state;
+    uv_timer_t poll, soon;
+    int open_handles;
+    struct pg *pg;
+    uint64_t poll_ms;
+    struct worker_stats *stats;
+    struct claim_callbacks cbs;
+    int64_t worker_id;
+    struct pg_call call;
+    struct pg_array watermarks, tasks;
+    int64_t seen[STORE_PRIORITIES]; /* highest seq claimed */
+    uint64_t full_scan_ms;          /* when the last one was */
+    struct claim_row rows[BATCH];
+    int nrows, next, loading; /* claimed; given out; asked for */
+    bool again;               /* look again as soon as idle */
+    bool stale;               /* what is in flight belongs to an old incarnation */
+};
+
+static void claim_start(struct claim *c);
+static void claim_load(struct claim *c);
+
+static void claim_enter(struct claim *c, enum claim_state state)
+{
+    c->state = state;
+}
+
+static void claim_rest(struct claim *c)
+{
+    claim_enter(c, CLAIM_IDLE);
+    if (c->again) {
+        c->again = false;
+        claim_look(c);
+    }
+}
+
+/* Find the row of a loaded task among those asked for. */
+static const struct claim_row *row_of(const struct claim *c, const char *task_id)
+{
+    for (int i = c->next; i < c->next + c->loading; i++)
+        if (!strcmp(c->rows[i].task_id, task_id))
+            return &c->rows[i];
+    return NULL;
+}
+
+static void on_retry_load(uv_timer_t *timer)
+{
+    struct claim *c = timer->data;
+
+    if (c->state == CLAIM_LOADING && !c->stale)
+        claim_load(c);
+    else if (c->state == CLAIM_LOADING)
+        claim_rest(c);
+}
+
+static void on_loaded(void *owner, PGresult *res, const struct err *err)
+{
+    struct claim *c = owner;
+    struct load_row load;
+    int n = err->code == ERR_OK ? store_turn_rows(res) : 0;
+
+    if (c->stale) {
+        c->stale = false;
+        claim_rest(c);
+        return;
+    }
+    if (err->code != ERR_OK) {
+        log_line(LOG_WARN, "", "cannot load what was claimed: %s", err->msg);
+        if (err->code != ERR_CANCELED)
+            uv_timer_start(&c->soon, on_retry_load, RETRY_MS, 0);
+        return;
+    }
+    for (int i = 0; i < n; i++) {
+        const struct claim_row *row;
+
+        store_read_load(res, i, &load);
+        if ((row = row_of(c, load.task_id)))
+            c->cbs.on_turn(c->cbs.owner, row, &load);
+    }
+    c->next += c->loading;
+    c->loading = 0;
+    claim_load(c);
+}
+
+/* Load the next piece of what was claimed. */
+static void claim_load(struct claim *c)
+{
+    int left = c->nrows - c->next;
+
+    if (left == 0) {
+        claim_rest(c);
+        return;
+    }
+    claim_enter(c, CLAIM_LOADING);
+    c->loading = left < LOAD_BATCH ? left : LOAD_BATCH;
+    pg_array_reset(&c->tasks);
+    for (int i = c->next; i < c->next + c->loading; i++)
+        pg_array_put_uuid(&c->tasks, c->rows[i].task_id);
+    store_turn_load(c->pg, &c->call, &c->tasks, on_loaded, c);
+}
+
+static void on_claimed(void *owner, PGresult *res, const struct err *err)
+{
+    struct claim *c = owner;
+
+    if (c->stale || err->code != ERR_OK) {
+        if (err->code != ERR_OK && err->code != ERR_CANCELED && !c->stale)
+            log_line(LOG_WARN, "", "cannot claim: %s", err->msg);
+        c->stale = false;
+        claim_rest(c);
+        return;
+    }
+    c->nrows = store_turn_rows(res);
+    c->next = c->loading = 0;
+    if (c->nrows > 0)
+        c->again = true; /* there may be more */
+    for (int i = 0; i < c->nrows; i++) {
+        store_read_claim(res, i, &c->rows[i]);
+        if (c->rows[i].seq > c->seen[c->rows[i].priority])
+            c->seen[c->rows[i].priority] = c->rows[i].seq;
+    }
+    c->stats->turns_claimed += (uint64_t)c->nrows;
+    claim_load(c);
+}
+
+static void claim_start(struct claim *c)
+{
+    int room = c->cbs.room(c->cbs.owner);
+    uint64_t now_ms = clock_mono_ms();
+    bool full = now_ms - c->full_scan_ms >= FULL_SCAN_MS;
+
+    if (c->worker_id == 0 || room <= 0)
+        return;
+    pg_array_reset(&c->watermarks);
+    for (int p = 0; p < STORE_PRIORITIES; p++)
+        pg_array_put_int(&c->watermarks, full || c->seen[p] < SLACK ? 0 : c->seen[p] - SLACK);
+    if (full)
+        c->full_scan_ms = now_ms;
+    claim_enter(c, CLAIM_CLAIMING);
+    c->stats->claims++;
+    store_turn_claim(c->pg, &c->call, c->worker_id, room < BATCH ? room : BATCH, &c->watermarks,
+                     on_claimed, c);
+}
+
+static void on_poll(uv_timer_t *timer)
+{
+    struct claim *c = timer->data;
+
+    /* jittered, so that many workers do not ask in step */
+    uv_timer_start(timer, on_poll, c->poll_ms * 3 / 4 + id_random32() % (c->poll_ms / 2 + 1), 0);
+    claim_look(c);
+}
+
+static void on_soon(uv_timer_t *timer)
+{
+    struct claim *c = timer->data;
+
+    if (c->state == CLAIM_IDLE)
+        claim_start(c);
+}
+
+void claim_look(struct claim *c)
+{
+    if (c->state != CLAIM_IDLE)
+        c->again = true;
+    else if (!uv_is_active((uv_handle_t *)&c->soon))
+        uv_timer_start(&c->soon, on_soon, 0, 0);
+}
+
+bool claim_is_busy(const struct claim *c)
+{
+    return c->state != CLAIM_IDLE;
+}
+
+void claim_set_worker(struct claim *c, int64_t worker_id)
+{
+    c->worker_id = worker_id;
+    c->stale = c->state != CLAIM_IDLE;
+    memset(c->seen, 0, sizeof(c->seen));
+    claim_look(c);
+}
+
+struct claim *claim_new(uv_loop_t *loop, struct pg *pg, uint64_t poll_ms,
+                        struct worker_stats *stats, const struct claim_callbacks *cbs)
+{
+    struct claim *c = xcalloc(1, sizeof(*c));
+
+    c->pg = pg;
+    c->poll_ms = poll_ms;
+    c->stats = stats;
+    c->cbs = *cbs;
+    pg_array_init(&c->watermarks, PG_INT8);
+    pg_array_init(&c->tasks, PG_UUID);
+    uv_timer_init(loop, &c->poll);
+    uv_timer_init(loop, &c->soon);
+    c->poll.data = c->soon.data = c;
+    c->open_handles = 2;
+    uv_timer_start(&c->poll, on_poll, poll_ms, 0);
+    return c;
+}
+
+static void on_closed(uv_handle_t *handle)
+{
+    struct claim *c = handle->data;
+
+    if (--c->open_handles > 0)
+        return;
+    pg_array_release(&c->watermarks);
+    pg_array_release(&c->tasks);
+    free(c);
+}
+
+void claim_close(struct claim *c)
+{
+    if (!c)
+        return;
+    uv_close((uv_handle_t *)&c->poll, on_closed);
+    uv_close((uv_handle_t *)&c->soon, on_closed);
+}

@@ -1,0 +1,489 @@
+/*
+ *   IDLE ---> WAITING ---> SENDING ---> ASKING ---> IDLE
+ *     ^                    |   ^  |                  ^
+ *     |                BACKOFF-+  +------------------+
+ *
+ * IDLE     nothing to write
+ * WAITING  `timer` runs to the tick
+ * SENDING  one transaction is in flight; a database that is away sends it to BACKOFF and back,
+ *          which costs time: the record is sent as it was until its fate is known
+ * ASKING   turn_fate for those that were not accepted
+ * BACKOFF  `timer` runs to the next try
+ *
+ * When the database refuses a transaction for what is in it, the turns of that batch are sent
+ * one by one (`alone`), and the one that is refused then is told so.
+ */
+#include "flusher.h"
+
+#include "backoff.h"
+#include "clock.h"
+#include "log.h"
+#include "mem.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define TICK_MIN_MS     5
+#define TICK_MAX_MS     100
+#define TURNS_PER_MS    10 /* the tick grows by a millisecond for so many writing turns */
+#define BATCH_MAX_TURNS 1024
+#define BATCH_MAX_BYTES (8 << 20)
+#define SEND_TIMEOUT_MS 10000
+
+enum flush_state {
+    FLUSH_IDLE,    /* nothing */
+    FLUSH_WAITING, /* timer to the tick */
+    FLUSH_SENDING, /* store_batch_send() */
+    FLUSH_ASKING,  /* store_turn_fate() */
+    FLUSH_BACKOFF, /* timer to the next try of the same batch */
+};
+
+struct flusher {
+    enum flush_state state;
+    uv_timer_t timer;
+    struct pg *pg;
+    struct notify *notify;
+    struct worker_stats *stats;
+    int64_t worker_id;
+    const char *worker;
+    struct list dirty, urgent, alone; /* struct flush_client.node, waiting */
+    struct list flying;               /* in the batch */
+    struct list doubtful;             /* not accepted, fate being asked */
+    struct store_batch batch;
+    struct pg_call fate_call;
+    struct pg_array fate_tasks, fate_epochs;
+    uint64_t tick_at_ms; /* when `dirty` is due */
+    uint64_t sent_at_us;
+    unsigned failures;
+    size_t last_turns; /* in the last whole batch: sets the tick */
+    bool closing;
+};
+
+static void on_timer(uv_timer_t *timer);
+static void on_sent(void *owner, PGresult *res, const struct err *err);
+static void on_fate(void *owner, PGresult *res, const struct err *err);
+
+static void flush_enter(struct flusher *f, enum flush_state state)
+{
+    f->state = state;
+    if (state != FLUSH_WAITING && state != FLUSH_BACKOFF)
+        uv_timer_stop(&f->timer);
+}
+
+static uint64_t tick_ms(const struct flusher *f)
+{
+    uint64_t ms = TICK_MIN_MS + f->last_turns / TURNS_PER_MS;
+
+    return ms < TICK_MAX_MS ? ms : TICK_MAX_MS;
+}
+
+static struct flush_client *client_of(struct list *node)
+{
+    return container_of(node, struct flush_client, node);
+}
+
+static size_t list_len(const struct list *head)
+{
+    size_t n = 0;
+
+    list_foreach (node, head)
+        n++;
+    return n;
+}
+
+/* Decide when the next transaction goes. */
+static void flush_schedule(struct flusher *f)
+{
+    uint64_t now_ms = clock_mono_ms(), wait_ms;
+
+    if (f->state != FLUSH_IDLE && f->state != FLUSH_WAITING)
+        return; /* the answer in flight comes back here */
+    if (!list_is_empty(&f->alone))
+        wait_ms = 0;
+    else if (!list_is_empty(&f->urgent))
+        wait_ms = TICK_MIN_MS / 2;
+    else if (!list_is_empty(&f->dirty))
+        wait_ms = f->tick_at_ms > now_ms ? f->tick_at_ms - now_ms : 0;
+    else
+        return;
+    if (f->state == FLUSH_WAITING && uv_timer_get_due_in(&f->timer) <= wait_ms)
+        return;
+    flush_enter(f, FLUSH_WAITING);
+    uv_timer_start(&f->timer, on_timer, wait_ms, 0);
+}
+
+/* Move clients of `from` into the batch until it is full. */
+static void flush_take(struct flusher *f, struct list *from, size_t max)
+{
+    size_t n = list_len(&f->flying);
+
+    while (!list_is_empty(from) && n < max && f->batch.bytes < BATCH_MAX_BYTES) {
+        struct flush_client *c = client_of(from->next);
+        struct record swap = c->sent;
+
+        list_remove(&c->node);
+        c->sent = c->now;
+        c->now = swap;
+        c->in_flight = true;
+        c->urgent = false;
+        list_append(&f->flying, &c->node);
+        record_put(&c->sent, c->task_id, c->epoch, &f->batch);
+        f->stats->events += (uint64_t)c->sent.count;
+        n++;
+    }
+}
+
+static void flush_send(struct flusher *f)
+{
+    flush_enter(f, FLUSH_SENDING);
+    f->sent_at_us = clock_mono_us();
+    store_batch_send(f->pg, &f->batch, f->worker_id, f->worker, SEND_TIMEOUT_MS, on_sent, f);
+}
+
+static void flush_collect(struct flusher *f)
+{
+    store_batch_reset(&f->batch);
+    if (!list_is_empty(&f->alone)) {
+        /* its record is in `sent` still: it is sent again as it was */
+        struct flush_client *c = client_of(f->alone.next);
+
+        list_remove(&c->node);
+        list_append(&f->flying, &c->node);
+        record_put(&c->sent, c->task_id, c->epoch, &f->batch);
+    } else {
+        flush_take(f, &f->urgent, BATCH_MAX_TURNS);
+        if (clock_mono_ms() >= f->tick_at_ms) {
+            flush_take(f, &f->dirty, BATCH_MAX_TURNS);
+            f->last_turns = list_len(&f->flying);
+            f->tick_at_ms = clock_mono_ms() + tick_ms(f);
+        }
+    }
+    if (list_is_empty(&f->flying)) {
+        flush_enter(f, FLUSH_IDLE);
+        flush_schedule(f);
+        return;
+    }
+    flush_send(f);
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+    struct flusher *f = timer->data;
+
+    if (f->state == FLUSH_BACKOFF)
+        flush_send(f);
+    else
+        flush_collect(f);
+}
+
+/* Tell a turn what became of its record; it may free itself in on_flushed(). */
+static void flush_tell(struct flusher *f, struct flush_client *c, enum flush_result result,
+                       const char *control)
+{
+    bool barrier = c->sent.barrier;
+
+    list_remove(&c->node);
+    if (result == FLUSH_DURABLE) {
+        if (c->sent.count > 0)
+            notify_task(f->notify, 'c', c->task_id);
+        if (c->sent.how == RECORD_COMPLETE)
+            notify_task(f->notify, 'd', c->task_id);
+        if (c->sent.how == RECORD_RELEASE)
+            notify_put(f->notify, "r");
+    }
+    c->in_flight = false;
+    if (result == FLUSH_DURABLE)
+        record_reset(&c->sent);
+    if (!record_is_empty(&c->now)) { /* written meanwhile */
+        c->urgent = c->now.barrier;
+        list_append(c->urgent ? &f->urgent : &f->dirty, &c->node);
+    }
+    c->on_flushed(c->owner, result, barrier, control);
+}
+
+static int compare_clients(const void *a, const void *b)
+{
+    return strcmp((*(struct flush_client *const *)a)->task_id,
+                  (*(struct flush_client *const *)b)->task_id);
+}
+
+static struct flush_client *find_client(struct flush_client **sorted, size_t n, const char *task_id)
+{
+    size_t low = 0, high = n;
+
+    while (low < high) {
+        size_t mid = (low + high) / 2;
+        int cmp = strcmp(sorted[mid]->task_id, task_id);
+
+        if (cmp == 0)
+            return sorted[mid];
+        if (cmp < 0)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return NULL;
+}
+
+/* The batch in flight sorted by task; to be freed by the caller. */
+static struct flush_client **sort_clients(struct list *clients, size_t *ret_n)
+{
+    size_t n = list_len(clients), i = 0;
+    struct flush_client **sorted = xcalloc(n, sizeof(struct flush_client *));
+
+    list_foreach (node, clients)
+        sorted[i++] = client_of(node);
+    qsort(sorted, n, sizeof(struct flush_client *), compare_clients);
+    *ret_n = n;
+    return sorted;
+}
+
+static enum batch_part last_part(const struct record *r)
+{
+    static const enum batch_part parts[] = {[RECORD_COMPLETE] = BATCH_COMPLETE,
+                                            [RECORD_RETRY] = BATCH_RETRY,
+                                            [RECORD_RELEASE] = BATCH_RELEASE};
+
+    if (r->how != RECORD_OPEN)
+        return parts[r->how];
+    if (r->count > 0)
+        return BATCH_APPEND;
+    return r->step ? BATCH_STEP : BATCH_PARTS;
+}
+
+/* Mark the clients whose decisive row was accepted. */
+static void mark_accepted(struct flusher *f, struct flush_client **sorted, size_t n)
+{
+    const char *task_id;
+
+    for (size_t i = 0; i < n; i++) /* rows of the ledger alone are not asked about */
+        sorted[i]->accepted = last_part(&sorted[i]->sent) == BATCH_PARTS;
+    for (int p = 0; p < BATCH_PARTS; p++) {
+        for (int row = 0; (task_id = store_batch_accepted(&f->batch, p, row)); row++) {
+            struct flush_client *c = find_client(sorted, n, task_id);
+
+            if (c && last_part(&c->sent) == (enum batch_part)p)
+                c->accepted = 1;
+        }
+    }
+}
+
+static void flush_ask(struct flusher *f)
+{
+    flush_enter(f, FLUSH_ASKING);
+    pg_array_reset(&f->fate_tasks);
+    pg_array_reset(&f->fate_epochs);
+    list_foreach (node, &f->doubtful) {
+        pg_array_put_uuid(&f->fate_tasks, client_of(node)->task_id);
+        pg_array_put_int(&f->fate_epochs, client_of(node)->epoch);
+    }
+    store_turn_fate(f->pg, &f->fate_call, &f->fate_tasks, &f->fate_epochs, on_fate, f);
+}
+
+static void flush_done(struct flusher *f)
+{
+    f->failures = 0;
+    flush_enter(f, FLUSH_IDLE);
+    flush_schedule(f);
+}
+
+static void flush_accept(struct flusher *f)
+{
+    size_t n;
+    struct flush_client **sorted = sort_clients(&f->flying, &n);
+
+    mark_accepted(f, sorted, n);
+    if (store_batch_made_ready(&f->batch))
+        notify_put(f->notify, "r");
+    for (size_t i = 0; i < n; i++) {
+        list_remove(&sorted[i]->node);
+        if (!sorted[i]->accepted)
+            list_append(&f->doubtful, &sorted[i]->node);
+    }
+    for (size_t i = 0; i < n; i++)
+        if (sorted[i]->accepted)
+            flush_tell(f, sorted[i], FLUSH_DURABLE, NULL);
+    free(sorted);
+    if (list_is_empty(&f->doubtful))
+        flush_done(f);
+    else
+        flush_ask(f);
+}
+
+static void flush_again(struct flusher *f, const struct err *err)
+{
+    if (f->failures++ == 0)
+        log_line(LOG_WARN, "", "cannot write, trying again: %s", err->msg);
+    flush_enter(f, FLUSH_BACKOFF);
+    uv_timer_start(&f->timer, on_timer, backoff_ms(f->failures, 20, 1000, id_random32()), 0);
+}
+
+/* The database refuses the batch for what is in it: find out which turn. */
+static void flush_split(struct flusher *f, const struct err *err)
+{
+    if (f->flying.next->next == &f->flying) {
+        struct flush_client *c = client_of(f->flying.next);
+
+        log_line(LOG_ERROR, "", "task %s cannot be written: %s", c->task_id, err->msg);
+        flush_tell(f, c, FLUSH_POISONED, NULL);
+    } else {
+        list_splice(&f->alone, &f->flying);
+    }
+    flush_done(f);
+}
+
+static void on_sent(void *owner, PGresult *res, const struct err *err)
+{
+    struct flusher *f = owner;
+
+    (void)res;
+    f->stats->flushes++;
+    histogram_add(&f->stats->flush_ms, (double)(clock_mono_us() - f->sent_at_us) / 1000);
+    if (f->closing)
+        flush_enter(f, FLUSH_IDLE);
+    else if (err->code == ERR_OK)
+        flush_accept(f);
+    else if (err->code == ERR_UNAVAILABLE || err->code == ERR_TIMEOUT)
+        flush_again(f, err);
+    else
+        flush_split(f, err);
+}
+
+static void flush_judge(struct flusher *f, struct flush_client *c, enum turn_fate fate,
+                        const char *control)
+{
+    switch (fate) {
+    case FATE_ENDED:
+        flush_tell(f, c, FLUSH_DURABLE, NULL);
+        break;
+    case FATE_ABORTING:
+        flush_tell(f, c, FLUSH_ABORTING, control);
+        break;
+    case FATE_LEASED: /* our lease, yet refused: this incarnation is dead and not rescued yet */
+    case FATE_GONE:
+        flush_tell(f, c, FLUSH_GONE, NULL);
+        break;
+    }
+}
+
+static void on_fate(void *owner, PGresult *res, const struct err *err)
+{
+    struct flusher *f = owner;
+    const char *task_id, *control;
+    size_t n;
+
+    if (f->closing) {
+        flush_enter(f, FLUSH_IDLE);
+        return;
+    }
+    if (err->code != ERR_OK) {
+        /* Unknown still. Sending the batch again answers it: every statement bears that. */
+        list_splice(&f->alone, &f->doubtful);
+        flush_enter(f, FLUSH_WAITING);
+        uv_timer_start(&f->timer, on_timer, 200, 0);
+        return;
+    }
+    struct flush_client **sorted = sort_clients(&f->doubtful, &n);
+
+    for (int row = 0; row < store_turn_rows(res); row++) {
+        enum turn_fate fate = store_read_fate(res, row, &task_id, &control);
+        struct flush_client *c = find_client(sorted, n, task_id);
+
+        if (c)
+            flush_judge(f, c, fate, control);
+    }
+    free(sorted);
+    flush_done(f);
+}
+
+struct flusher *flusher_new(uv_loop_t *loop, struct pg *pg, struct notify *notify,
+                            struct worker_stats *stats)
+{
+    struct flusher *f = xcalloc(1, sizeof(*f));
+
+    f->pg = pg;
+    f->notify = notify;
+    f->stats = stats;
+    f->worker = "";
+    list_init(&f->dirty);
+    list_init(&f->urgent);
+    list_init(&f->alone);
+    list_init(&f->flying);
+    list_init(&f->doubtful);
+    store_batch_init(&f->batch);
+    pg_array_init(&f->fate_tasks, PG_UUID);
+    pg_array_init(&f->fate_epochs, PG_INT8);
+    uv_timer_init(loop, &f->timer);
+    f->timer.data = f;
+    return f;
+}
+
+static void on_closed(uv_handle_t *handle)
+{
+    struct flusher *f = handle->data;
+
+    store_batch_release(&f->batch);
+    pg_array_release(&f->fate_tasks);
+    pg_array_release(&f->fate_epochs);
+    free(f);
+}
+
+/* The connection is closed before, so nothing is in flight any more. */
+void flusher_close(struct flusher *f)
+{
+    if (!f)
+        return;
+    f->closing = true;
+    uv_close((uv_handle_t *)&f->timer, on_closed);
+}
+
+void flusher_set_worker(struct flusher *f, int64_t worker_id, const char *name)
+{
+    f->worker_id = worker_id;
+    f->worker = name;
+}
+
+void flush_client_init(struct flush_client *c, const char *task_id, int64_t epoch,
+                       void (*on_flushed)(void *owner, enum flush_result result, bool barrier,
+                                          const char *control),
+                       void *owner)
+{
+    *c = (struct flush_client){.epoch = epoch, .on_flushed = on_flushed, .owner = owner};
+    snprintf(c->task_id, sizeof(c->task_id), "%s", task_id);
+    list_init(&c->node);
+    record_init(&c->now);
+    record_init(&c->sent);
+}
+
+void flush_client_release(struct flush_client *c)
+{
+    assert(!c->in_flight);
+    list_remove(&c->node);
+    record_release(&c->now);
+    record_release(&c->sent);
+}
+
+void flush_put(struct flusher *f, struct flush_client *c, bool urgent)
+{
+    c->now.barrier = c->now.barrier || urgent;
+    if (c->in_flight)
+        return; /* flush_tell() puts it on a list again */
+    if (list_is_empty(&c->node) || (urgent && !c->urgent)) {
+        list_remove(&c->node);
+        list_append(urgent ? &f->urgent : &f->dirty, &c->node);
+        c->urgent = urgent;
+    }
+    flush_schedule(f);
+}
+
+bool flusher_forget(struct flusher *f, struct flush_client *c)
+{
+    (void)f;
+    record_reset(&c->now);
+    if (c->in_flight)
+        return false;
+    list_remove(&c->node);
+    return true;
+}

@@ -1,0 +1,39 @@
+/*
+ * A flow: this process's incarnation in the worker table, kept alive.
+ */
+#pragma once
+
+#include "pg.h"
+#include "store_turn.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
+
+struct heartbeat; /* opaque */
+
+struct heartbeat_conf {
+    const char *name; /* host:pid */
+    int64_t slots;
+    uint64_t every_ms, ttl_ms;
+};
+
+struct heartbeat_callbacks {
+    /* A new incarnation: nothing it finds leased is its own doing but what it claims from now. */
+    void (*on_registered)(void *owner, int64_t worker_id);
+    /* The answer to a beat: leases held, and pending controls (JSON array or NULL). */
+    void (*on_beat)(void *owner, int64_t leases, const char *controls);
+    /* No answer for too long, or declared dead: write nothing more. Claim nothing until
+     * on_registered() or on_beat() comes again. */
+    void (*on_fenced)(void *owner);
+    /* The counters to send along; valid until the next call. */
+    const char *(*stats)(void *owner);
+    void *owner;
+};
+
+struct heartbeat *heartbeat_new(uv_loop_t *loop, struct pg *pg, const struct heartbeat_conf *conf,
+                                const struct heartbeat_callbacks *cbs);
+void heartbeat_close(struct heartbeat *hb); /* after the connection */
+
+bool heartbeat_is_live(const struct heartbeat *hb); /* registered and not fenced */
+void heartbeat_stop(struct heartbeat *hb);          /* beat no more */

@@ -1,0 +1,30 @@
+/* What a model says in one call, put together from its deltas. */
+#pragma once
+
+#include "buf.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define ANSWER_MAX_CALLS 128
+
+struct answer_call {
+    char *id; /* as the model named it; NULL when it did not */
+    char *name;
+    struct buf arguments; /* raw text, JSON if the model behaves */
+};
+
+struct answer {
+    struct buf text, reasoning;
+    struct answer_call calls[ANSWER_MAX_CALLS];
+    int ncalls;
+    char finish[32]; /* the model's word, "" while none has come */
+    bool has_usage;
+    int64_t input_tokens, output_tokens;
+    size_t bytes;     /* of everything above */
+    size_t max_bytes; /* of the same */
+};
+
+void answer_init(struct answer *a, size_t max_bytes);
+void answer_release(struct answer *a);
+void answer_reset(struct answer *a); /* forget all of it: the call is made again */

@@ -1,0 +1,430 @@
+#include "openai.h"
+
+#include "json.h"
+#include "mem.h"
+#include "utf8.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+/* ---- requests ---- */
+
+/* A tool's output as the model reads it: text as it is, everything else as JSON. */
+static void put_tool_output(struct buf *out, const cJSON *output)
+{
+    char *text;
+
+    if (cJSON_IsString(output)) {
+        (void)json_put_str(out, output->valuestring);
+        return;
+    }
+    text = output ? json_print(output) : xstrdup("null");
+    (void)json_put_str(out, text);
+    free(text);
+}
+
+static void put_tool_responses(struct buf *messages, const cJSON *content)
+{
+    const cJSON *part;
+
+    cJSON_ArrayForEach(part, content)
+    {
+        const cJSON *response = json_get(part, "toolResponse");
+
+        if (!response)
+            continue;
+        (void)json_open(messages, '{');
+        (void)json_put_member_str(messages, "role", "tool");
+        (void)json_put_member_str(messages, "tool_call_id", json_str_or(response, "ref", ""));
+        (void)json_put_key(messages, "content");
+        put_tool_output(messages, cJSON_GetObjectItemCaseSensitive(response, "output"));
+        (void)json_close(messages, '}');
+    }
+}
+
+/* Arguments that were not JSON are kept as a string: it goes back as it came. */
+static void put_tool_call(struct buf *messages, const cJSON *request)
+{
+    const cJSON *input = cJSON_GetObjectItemCaseSensitive(request, "input");
+
+    (void)json_open(messages, '{');
+    (void)json_put_member_str(messages, "id", json_str_or(request, "ref", ""));
+    (void)json_put_member_str(messages, "type", "function");
+    (void)json_put_key(messages, "function");
+    (void)json_open(messages, '{');
+    (void)json_put_member_str(messages, "name", json_str_or(request, "name", ""));
+    (void)json_put_key(messages, "arguments");
+    put_tool_output(messages, input);
+    (void)json_close(messages, '}');
+    (void)json_close(messages, '}');
+}
+
+static bool has_part(const cJSON *content, const char *key)
+{
+    const cJSON *part;
+
+    cJSON_ArrayForEach(part, content) if (json_get(part, key)) return true;
+    return false;
+}
+
+static void put_joined_text(struct buf *messages, const cJSON *content)
+{
+    BUF_AUTO(text, BUF_MAX);
+    const cJSON *part;
+
+    cJSON_ArrayForEach(part, content)(void) buf_puts(&text, json_str_or(part, "text", ""));
+    (void)json_put_strn(messages, text.data, text.len);
+}
+
+/* Text and media as an array of parts; images alone can be shown this way. */
+static void put_media_parts(struct buf *messages, const cJSON *content)
+{
+    const cJSON *part;
+
+    (void)json_open(messages, '[');
+    cJSON_ArrayForEach(part, content)
+    {
+        const cJSON *media = json_get(part, "media");
+        const char *text = json_str_or(part, "text", NULL);
+
+        if (!media && !text)
+            continue;
+        (void)json_open(messages, '{');
+        if (media) {
+            (void)json_put_member_str(messages, "type", "image_url");
+            (void)json_put_key(messages, "image_url");
+            (void)json_open(messages, '{');
+            (void)json_put_member_str(messages, "url", json_str_or(media, "url", ""));
+            (void)json_close(messages, '}');
+        } else {
+            (void)json_put_member_str(messages, "type", "text");
+            (void)json_put_member_str(messages, "text", text);
+        }
+        (void)json_close(messages, '}');
+    }
+    (void)json_close(messages, ']');
+}
+
+static void put_assistant(struct buf *messages, const cJSON *content)
+{
+    bool calls = has_part(content, "toolRequest");
+    const cJSON *part;
+
+    (void)json_put_key(messages, "content");
+    if (calls && !has_part(content, "text"))
+        (void)json_put_str(messages, NULL);
+    else
+        put_joined_text(messages, content);
+    if (!calls)
+        return;
+    (void)json_put_key(messages, "tool_calls");
+    (void)json_open(messages, '[');
+    cJSON_ArrayForEach(part, content)
+    {
+        const cJSON *request = json_get(part, "toolRequest");
+
+        if (request)
+            put_tool_call(messages, request);
+    }
+    (void)json_close(messages, ']');
+}
+
+void openai_put_message(struct buf *messages, const cJSON *message)
+{
+    const char *role = json_str_or(message, "role", "user");
+    const cJSON *content = json_get(message, "content");
+
+    if (!strcmp(role, "tool")) {
+        put_tool_responses(messages, content);
+        return;
+    }
+    (void)json_open(messages, '{');
+    (void)json_put_member_str(messages, "role", !strcmp(role, "model") ? "assistant" : role);
+    if (!strcmp(role, "model")) {
+        put_assistant(messages, content);
+    } else {
+        (void)json_put_key(messages, "content");
+        if (has_part(content, "media"))
+            put_media_parts(messages, content);
+        else
+            put_joined_text(messages, content);
+    }
+    (void)json_close(messages, '}');
+}
+
+static void put_tools(struct buf *out, const struct agent *agent)
+{
+    if (agent->n_tools == 0)
+        return;
+    (void)json_put_key(out, "tools");
+    (void)json_open(out, '[');
+    for (size_t i = 0; i < agent->n_tools; i++) {
+        const struct agent_tool *tool = &agent->tools[i];
+
+        (void)json_open(out, '{');
+        (void)json_put_member_str(out, "type", "function");
+        (void)json_put_key(out, "function");
+        (void)json_open(out, '{');
+        (void)json_put_member_str(out, "name", tool->name);
+        (void)json_put_member_str(out, "description", tool->description);
+        (void)json_put_member_raw(out, "parameters", tool->parameters);
+        (void)json_close(out, '}');
+        (void)json_close(out, '}');
+    }
+    (void)json_close(out, ']');
+}
+
+void openai_put_request(struct buf *out, const struct agent *agent, const struct buf *messages)
+{
+    const char *options = agent->model.options;
+
+    (void)json_open(out, '{');
+    (void)json_put_member_str(out, "model", agent->model.name);
+    if (options && strlen(options) > 2) /* its members, without the braces */
+        (void)json_put_raw(out, options + 1, strlen(options) - 2);
+    (void)json_put_member_raw(out, "stream", "true");
+    (void)json_put_member_raw(out, "stream_options", "{\"include_usage\":true}");
+    put_tools(out, agent);
+    (void)json_put_key(out, "messages");
+    (void)json_open(out, '[');
+    if (agent->instructions) {
+        (void)json_open(out, '{');
+        (void)json_put_member_str(out, "role", "system");
+        (void)json_put_member_str(out, "content", agent->instructions);
+        (void)json_close(out, '}');
+    }
+    if (messages->len)
+        (void)json_put_raw(out, messages->data, messages->len);
+    (void)json_close(out, ']');
+    (void)json_close(out, '}');
+}
+
+/* ---- answers ---- */
+
+static void set_error(struct model_error *error, const char *code, bool retryable,
+                      const char *message)
+{
+    snprintf(error->code, sizeof(error->code), "%s", code);
+    snprintf(error->message, sizeof(error->message), "%.200s", message);
+    /* cut at a character, not inside one */
+    error->message[utf8_prefix(error->message, strlen(error->message))] = '\0';
+    error->retryable = retryable;
+}
+
+static int take_text(struct answer *answer, struct buf *buf, const cJSON *value,
+                     void (*tell)(void *owner, const char *text, size_t len), void *owner)
+{
+    size_t len;
+
+    if (!cJSON_IsString(value) || !*value->valuestring)
+        return 0;
+    len = strlen(value->valuestring);
+    answer->bytes += len;
+    if (answer->bytes > answer->max_bytes)
+        return -1;
+    (void)buf_append(buf, value->valuestring, len);
+    tell(owner, value->valuestring, len);
+    return 0;
+}
+
+/*
+ * Which call a piece belongs to: by its index; without one, by its id; without both, the last.
+ * Servers that give every whole call index 0 are told apart by a new id (ollama#7881).
+ */
+static int find_call(struct answer *answer, const cJSON *piece)
+{
+    const cJSON *index = json_get(piece, "index");
+    const char *id = json_str_or(piece, "id", NULL);
+    int at = answer->ncalls - 1;
+
+    if (cJSON_IsNumber(index) && index->valuedouble >= 0 && index->valuedouble < ANSWER_MAX_CALLS)
+        at = (int)index->valuedouble;
+    else if (id)
+        at = answer->ncalls;
+    if (id && at >= 0 && at < answer->ncalls && answer->calls[at].id && *id &&
+        strcmp(answer->calls[at].id, id) != 0) {
+        for (int i = 0; i < answer->ncalls; i++)
+            if (answer->calls[i].id && !strcmp(answer->calls[i].id, id))
+                return i;
+        at = answer->ncalls;
+    }
+    if (at < 0)
+        at = 0;
+    return at < answer->ncalls ? at : answer->ncalls;
+}
+
+static int take_call(struct answer *answer, const cJSON *piece, const struct openai_delta *delta)
+{
+    const cJSON *function = json_get(piece, "function");
+    const cJSON *value = json_get(function, "arguments");
+    const char *id = json_str_or(piece, "id", NULL), *name = json_str_or(function, "name", NULL);
+    char *object = cJSON_IsObject(value) ? json_print(value) : NULL;
+    const char *arguments = object ? object : cJSON_IsString(value) ? value->valuestring : "";
+    int at = find_call(answer, piece);
+    struct answer_call *call;
+
+    answer->bytes += strlen(arguments) + (name ? strlen(name) : 0);
+    if (at >= ANSWER_MAX_CALLS || answer->bytes > answer->max_bytes) {
+        free(object);
+        return -1;
+    }
+    call = &answer->calls[at];
+    if (at == answer->ncalls) {
+        answer->ncalls++;
+        *call = (struct answer_call){0};
+        buf_init(&call->arguments, BUF_MAX);
+    }
+    if (id && *id && !call->id)
+        call->id = xstrdup(id);
+    if (name && *name && !call->name)
+        call->name = xstrdup(name);
+    (void)buf_puts(&call->arguments, arguments);
+    delta->on_call(delta->owner, at, id, name, arguments, strlen(arguments));
+    free(object);
+    return 0;
+}
+
+static void take_usage(struct answer *answer, const cJSON *usage)
+{
+    const cJSON *in = json_get(usage, "prompt_tokens"), *out = json_get(usage, "completion_tokens");
+
+    if (!cJSON_IsNumber(in) && !cJSON_IsNumber(out))
+        return;
+    answer->has_usage = true;
+    answer->input_tokens = cJSON_IsNumber(in) ? (int64_t)in->valuedouble : 0;
+    answer->output_tokens = cJSON_IsNumber(out) ? (int64_t)out->valuedouble : 0;
+}
+
+static int take_delta(struct answer *answer, const cJSON *choice, const struct openai_delta *delta)
+{
+    const cJSON *d = json_get(choice, "delta"), *piece;
+    const cJSON *reasoning = json_get(d, "reasoning_content");
+    const char *finish = json_str_or(choice, "finish_reason", NULL);
+
+    if (!d)
+        d = json_get(choice, "message"); /* a server that answers in one piece */
+    if (!reasoning)
+        reasoning = json_get(d, "reasoning");
+    if (take_text(answer, &answer->reasoning, reasoning, delta->on_reasoning, delta->owner) < 0 ||
+        take_text(answer, &answer->text, json_get(d, "content"), delta->on_text, delta->owner) <
+            0 ||
+        take_text(answer, &answer->text, json_get(d, "refusal"), delta->on_text, delta->owner) < 0)
+        return -1;
+    cJSON_ArrayForEach(piece, json_get(d, "tool_calls")) if (take_call(answer, piece, delta) <
+                                                             0) return -1;
+    if (finish)
+        snprintf(answer->finish, sizeof(answer->finish), "%s", finish);
+    return 0;
+}
+
+/* {"error": {...} | "text"}, {"detail": ...} or {"message": ...}: the message, code and type. */
+static void read_error(const cJSON *root, const char **message, const char **code,
+                       const char **type)
+{
+    const cJSON *error = json_get(root, "error");
+    const cJSON *from = cJSON_IsObject(error) ? error : root;
+
+    *message = cJSON_IsString(error) ? error->valuestring : json_str_or(from, "message", NULL);
+    if (!*message)
+        *message = json_str_or(root, "detail", NULL);
+    *code = json_str_or(from, "code", "");
+    *type = json_str_or(from, "type", "");
+}
+
+static bool is_one_of(const char *word, const char *const *words)
+{
+    for (; *words; words++)
+        if (!strcasecmp(word, *words))
+            return true;
+    return false;
+}
+
+static void classify(int status, const char *message, const char *code, const char *type,
+                     struct model_error *error)
+{
+    static const char *const quota[] = {"insufficient_quota", "billing_hard_limit_reached",
+                                        "billing_not_active", "credit_limit_exceeded", NULL};
+    static const char *const overflow[] = {"context_length_exceeded", "string_above_max_length",
+                                           NULL};
+    static const char *const auth[] = {"invalid_api_key", "authentication_error",
+                                       "permission_error", NULL};
+
+    if (is_one_of(code, quota) || is_one_of(type, quota) || status == 402)
+        set_error(error, "QUOTA_EXCEEDED", false, message);
+    else if (is_one_of(code, overflow))
+        set_error(error, "CONTEXT_OVERFLOW", false, message);
+    else if (status == 429 || !strcasecmp(code, "rate_limit_exceeded") ||
+             !strcasecmp(type, "rate_limit_error"))
+        set_error(error, "RATE_LIMITED", true, message);
+    else if (status == 401 || status == 403 || is_one_of(code, auth) || is_one_of(type, auth))
+        set_error(error, "MODEL_AUTH", false, message);
+    else if (status == 408)
+        set_error(error, "MODEL_TIMEOUT", true, message);
+    else if ((status >= 400 && status < 500) || !strcasecmp(type, "invalid_request_error"))
+        set_error(error, "MODEL_REJECTED", false, message);
+    else
+        set_error(error, "MODEL_UNAVAILABLE", true, message);
+}
+
+void openai_classify(int status, const char *body, size_t len, int64_t retry_after_ms,
+                     struct model_error *ret_error)
+{
+    struct err err;
+    JSON_AUTO(root) = json_parse(body, len, &err);
+    const char *message = NULL, *code = "", *type = "";
+    char plain[120];
+
+    *ret_error = (struct model_error){.retry_after_ms = retry_after_ms, .http_status = status};
+    if (cJSON_IsArray(root))
+        read_error(root->child, &message, &code, &type);
+    else if (cJSON_IsObject(root))
+        read_error(root, &message, &code, &type);
+    if (!message) {
+        snprintf(plain, sizeof(plain), "the model answered with status %d", status);
+        message = plain;
+    }
+    classify(status, message, code, type, ret_error);
+    if (status >= 200 && status < 400) /* a redirect, or 204: no model lives there */
+        set_error(ret_error, "MODEL_REJECTED", false, message);
+}
+
+enum openai_event openai_take(struct answer *answer, const char *data, size_t len,
+                              const struct openai_delta *delta, struct model_error *error)
+{
+    struct err err;
+    const cJSON *choice;
+
+    *error = (struct model_error){.retry_after_ms = -1, .http_status = 200};
+    if (len == 6 && !memcmp(data, "[DONE]", 6))
+        return OPENAI_END;
+
+    JSON_AUTO(root) = json_parse(data, len, &err);
+
+    if (!cJSON_IsObject(root)) {
+        set_error(error, "MODEL_GARBAGE", true, root ? "the model sent no object" : err.msg);
+        return OPENAI_ERROR;
+    }
+    if (json_get(root, "error")) {
+        const char *message, *code, *type;
+
+        read_error(root, &message, &code, &type);
+        classify(0, message ? message : "the model sent an error", code, type, error);
+        return OPENAI_ERROR;
+    }
+    cJSON_ArrayForEach(choice, json_get(root, "choices"))
+    {
+        const cJSON *index = json_get(choice, "index");
+
+        if (cJSON_IsNumber(index) && index->valuedouble > 0)
+            continue; /* we asked for one */
+        if (take_delta(answer, choice, delta) < 0) {
+            set_error(error, "OUTPUT_TOO_LARGE", false,
+                      "the answer is larger than limits.max_output_bytes");
+            return OPENAI_ERROR;
+        }
+    }
+    take_usage(answer, json_get(root, "usage"));
+    return OPENAI_MORE;
+}

@@ -1,0 +1,522 @@
+/*
+ *   FETCHING ---> ASKING ---> SAVING ---> CALLING ---> ASKING ... ---> ENDING ---> ENDED
+ *       |           |            |           |                          ^
+ *       |           +------------+-----------+--------------------------+
+ *       +---> WORKING (process and http agents) ------------------------+
+ *
+ *   any state --- turn_drop() ---> DROPPING ---> ENDED
+ *
+ * FETCHING  the definition; what earlier attempts committed is then replayed (turn_start.c)
+ * ASKING    one model call streams; its deltas are events
+ * SAVING    the step and the claims of its tool calls become durable before any of them runs
+ * CALLING   the calls run at the same time, each a flow of its own (turn_calls.c)
+ * ENDING    the end becomes durable: done, snapshot, the session's next task (turn_end.c)
+ * PARKED    a decision made at the start is carried out from the loop, so that no flow of ours
+ *           ends inside the call that started it
+ * DROPPING  the lease is another's: our calls are being closed
+ *
+ * If this process dies in ASKING the model call is paid again; after SAVING it is not. In CALLING
+ * the outcome of a tool call is unknown to the next worker, and its policy decides. Nothing else
+ * is done twice. A database that is away costs waiting in SAVING and ENDING, nothing more.
+ */
+#include "turn.h"
+
+#include "clock.h"
+#include "log.h"
+#include "mem.h"
+#include "turn_state.h"
+#include "work.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const state_names[] = {"fetching", "asking", "saving",   "calling", "working",
+                                          "parked",   "ending", "dropping", "ended"};
+
+/* The only writer of `state`: one place to log, to count and, in tests, to crash. */
+void turn_enter(struct turn *turn, enum turn_state state)
+{
+    char context[128];
+
+    turn->state = state;
+    snprintf(context, sizeof(context), "task=%s epoch=%lld state=%s", turn->out.task_id,
+             (long long)turn->epoch, state_names[state]);
+    log_line(LOG_DEBUG, context, "enter");
+#ifdef TEST_HOOKS
+    const char *at = getenv("TEST_CRASH_AT");
+
+    if (at && !strncmp(at, "turn.", 5) && !strcmp(at + 5, state_names[state]))
+        abort();
+#endif
+}
+
+bool turn_is_told(const struct turn *turn)
+{
+    return turn->aborting || turn->leaving || turn->poisoned;
+}
+
+static void turn_free(struct turn *turn)
+{
+    agents_give_back(turn->env->agents, turn->agent);
+    flush_client_release(&turn->out);
+    model_call_release(&turn->model);
+    calls_free(turn);
+    work_free(turn->work);
+    cJSON_Delete(turn->custom);
+    cJSON_Delete(turn->artifacts);
+    buf_release(&turn->new_artifacts);
+    buf_release(&turn->messages);
+    buf_release(&turn->wire);
+    buf_release(&turn->end_output);
+    buf_release(&turn->end_usage);
+    buf_release(&turn->end_abort);
+    buf_release(&turn->end_interrupts);
+    buf_release(&turn->end_messages);
+
+    char *const texts[] = {turn->tenant,       turn->agent_name,   turn->session_id,
+                           turn->parent,       turn->started_at,   turn->input,
+                           turn->options,      turn->history,      turn->steps_done,
+                           turn->calls_done,   turn->asked,        turn->abort_status,
+                           turn->abort_reason, turn->abort_actor,  turn->end_error,
+                           turn->end_custom,   turn->end_artifacts};
+
+    for (size_t i = 0; i < sizeof(texts) / sizeof(*texts); i++)
+        free(texts[i]);
+    free(turn);
+}
+
+/* Nothing is in flight any more. */
+static void turn_over(struct turn *turn)
+{
+    turn_enter(turn, TURN_ENDED);
+    delay_cancel(&turn->deadline);
+    delay_cancel(&turn->parked);
+    list_remove(&turn->node);
+    turn->env->on_end(turn->env->owner, turn);
+    turn_free(turn);
+}
+
+/* In DROPPING: over as soon as the last operation has called back. */
+static void turn_check_dropped(struct turn *turn)
+{
+    if (model_call_is_busy(&turn->model) || turn->running > 0 || work_is_busy(turn->work))
+        return;
+    if (flusher_forget(turn->env->flusher, &turn->out))
+        turn_over(turn);
+}
+
+/* One of the operations of a dropped turn has called back. */
+void turn_dropped(struct turn *turn)
+{
+    turn_enter(turn, TURN_DROPPING);
+    turn_check_dropped(turn);
+}
+
+static void on_parked(void *owner)
+{
+    struct turn *turn = owner;
+
+    if (turn->lost) {
+        turn_dropped(turn);
+    } else if (turn_is_told(turn)) {
+        turn_finish_early(turn);
+    } else {
+        turn->after_park(turn);
+    }
+}
+
+void turn_park(struct turn *turn, void (*next)(struct turn *turn))
+{
+    turn_enter(turn, TURN_PARKED);
+    turn->after_park = next;
+    delay_start(turn->env->delays, &turn->parked, 0, on_parked, turn);
+}
+
+/* ---- asking ---- */
+
+static void on_text(void *owner, const char *text, size_t len)
+{
+    struct turn *turn = owner;
+    struct buf *event = turn_event(turn, "content.delta");
+
+    (void)json_put_key(event, "text");
+    (void)json_put_strn(event, text, len);
+    turn_event_end(turn);
+}
+
+static void on_reasoning(void *owner, const char *text, size_t len)
+{
+    struct turn *turn = owner;
+    struct buf *event = turn_event(turn, "reasoning.delta");
+
+    (void)json_put_key(event, "text");
+    (void)json_put_strn(event, text, len);
+    turn_event_end(turn);
+}
+
+static void on_call_delta(void *owner, int index, const char *id, const char *name,
+                          const char *arguments, size_t len)
+{
+    struct turn *turn = owner;
+    struct buf *event = turn_event(turn, "tool_call.delta");
+
+    (void)json_put_member_int(event, "index", index);
+    (void)json_put_member_str(event, "call_id", id);
+    (void)json_put_member_str(event, "name", name);
+    (void)json_put_key(event, "arguments");
+    (void)json_put_strn(event, arguments, len);
+    turn_event_end(turn);
+}
+
+static void on_void(void *owner, const char *why)
+{
+    struct turn *turn = owner;
+    struct buf *event = turn_event(turn, "reset");
+
+    (void)json_put_member_int(event, "to_seq", turn->kept_seq);
+    (void)json_put_member_str(event, "reason", why);
+    turn_event_end(turn);
+    event = turn_event(turn, "step.started");
+    (void)json_put_member_int(event, "step", turn->step);
+    turn_event_end(turn);
+}
+
+/* Providers leave usage out of streams that are cut, some of all: then it is estimated from
+ * bytes, four to a token, and marked. */
+static void add_usage(struct turn *turn, const struct answer *answer)
+{
+    int64_t in = answer->input_tokens, out = answer->output_tokens;
+
+    if (!answer->has_usage) {
+        in = (int64_t)(turn->model.request.len / 4);
+        out = (int64_t)((answer->bytes + 3) / 4);
+        turn->estimated = true;
+    }
+    turn->input_tokens += in;
+    turn->output_tokens += out;
+    turn->env->stats->input_tokens += (uint64_t)in;
+    turn->env->stats->output_tokens += (uint64_t)out;
+}
+
+static void emit_step_ended(struct turn *turn, const struct answer *answer)
+{
+    struct buf *event = turn_event(turn, "step.ended");
+
+    (void)json_put_member_int(event, "step", turn->step);
+    (void)json_put_member_str(event, "finish_reason", answer->finish);
+    if (answer->has_usage) {
+        (void)json_put_key(event, "usage");
+        (void)json_open(event, '{');
+        (void)json_put_member_int(event, "input_tokens", answer->input_tokens);
+        (void)json_put_member_int(event, "output_tokens", answer->output_tokens);
+        (void)json_close(event, '}');
+    }
+    turn_event_end(turn);
+}
+
+/* The model's answer is whole: record it, then make its calls or end. */
+static void turn_take_answer(struct turn *turn)
+{
+    const struct answer *answer = &turn->model.answer;
+    BUF_AUTO(message, BUF_MAX);
+    BUF_AUTO(usage, 128);
+    struct err err;
+
+    add_usage(turn, answer);
+    turn_put_answer(turn, answer, true, &message);
+    emit_step_ended(turn, answer);
+    turn->kept_seq = turn->seq;
+    (void)json_open(&usage, '{');
+    (void)json_put_member_int(&usage, "input_tokens", turn->input_tokens);
+    (void)json_put_member_int(&usage, "output_tokens", turn->output_tokens);
+    (void)json_put_member_raw(&usage, "estimated", turn->estimated ? "true" : NULL);
+    (void)json_close(&usage, '}');
+    record_set_step(&turn->out.now, turn->step, message.data, answer->finish, usage.data,
+                    turn->seq);
+    turn->env->stats->steps++;
+    free(turn->asked);
+    turn->asked = xstrdup(message.data);
+
+    JSON_AUTO(root) = json_parse(message.data, message.len, &err);
+
+    calls_from_message(turn, root);
+    if (turn->ncalls == 0) {
+        bool cut = !strcmp(answer->finish, "length") || !strcmp(answer->finish, "max_tokens");
+        bool filtered = !strcmp(answer->finish, "content_filter");
+
+        turn_finish(turn, cut || filtered ? "incomplete" : "completed",
+                    cut        ? "length"
+                    : filtered ? "content_filter"
+                               : "stop");
+        return;
+    }
+    for (int i = 0; i < turn->ncalls; i++)
+        calls_prepare(turn, &turn->calls[i]);
+    calls_claim(turn);
+    turn_save(turn);
+}
+
+static void on_answered(void *owner, const struct model_error *error)
+{
+    struct turn *turn = owner;
+
+    if (turn->lost)
+        turn_dropped(turn);
+    else if (turn_is_told(turn))
+        turn_finish_early(turn);
+    else if (error)
+        turn_fail(turn, error->code, error->retryable, error->retry_after_ms, error->message);
+    else
+        turn_take_answer(turn);
+}
+
+void turn_ask(struct turn *turn)
+{
+    const struct model_callbacks cbs = {
+        .delta = {on_text, on_reasoning, on_call_delta, turn},
+        .on_void = on_void,
+        .done = on_answered,
+        .owner = turn,
+    };
+    struct buf *event;
+
+    calls_free(turn);
+    free(turn->asked);
+    turn->asked = NULL;
+    if (turn->step >= turn->agent->max_steps) {
+        turn_finish(turn, "incomplete", "max_steps");
+        return;
+    }
+    turn->kept_seq = turn->seq;
+    turn->step++;
+    event = turn_event(turn, "step.started");
+    (void)json_put_member_int(event, "step", turn->step);
+    turn_event_end(turn);
+    turn_enter(turn, TURN_ASKING);
+    model_call_start(&turn->model, &turn->env->model, turn->agent, &turn->wire, &cbs);
+}
+
+/* Close what is in flight; each operation still calls back. */
+static void turn_cancel(struct turn *turn)
+{
+    switch (turn->state) {
+    case TURN_ASKING:
+        model_call_cancel(&turn->model);
+        break;
+    case TURN_CALLING:
+        calls_cancel(turn);
+        break;
+    case TURN_WORKING:
+        work_cancel(turn->work);
+        break;
+    default: /* what is in flight ends by itself, and then it is seen that we were told */
+        break;
+    }
+}
+
+/* ---- saving and ending ---- */
+
+void turn_save(struct turn *turn)
+{
+    turn_enter(turn, TURN_SAVING);
+    flush_put(turn->env->flusher, &turn->out, true);
+}
+
+static void turn_saved(struct turn *turn)
+{
+    if (turn_is_told(turn))
+        turn_finish_early(turn);
+    else
+        calls_run(turn);
+}
+
+static void read_control(struct turn *turn, const char *control)
+{
+    struct err err;
+    JSON_AUTO(root) = json_parse(control, strlen(control), &err);
+    const cJSON *age = json_get(root, "age_ms");
+    struct turn_abort abort_now = {
+        .status = json_str_or(root, "status", "aborted"),
+        .reason = json_str_or(root, "reason", NULL),
+        .actor = json_str_or(root, "actor", NULL),
+        .age_ms = cJSON_IsNumber(age) ? (int64_t)age->valuedouble : 0,
+    };
+
+    turn_abort(turn, &abort_now);
+}
+
+/* The database refuses what we wrote, whatever it is: leave it out and end without it. */
+static void turn_poisoned(struct turn *turn)
+{
+    struct record *sent = &turn->out.sent;
+
+    if (turn->poisoned) {
+        record_reset(sent);
+        turn_drop(turn);
+        return;
+    }
+    turn->poisoned = true;
+    if (sent->count > 0)
+        turn->seq = sent->seq_from - 1;
+    record_reset(sent);
+    record_reset(&turn->out.now);
+    if (turn->state == TURN_SAVING || turn->state == TURN_ENDING)
+        turn_finish_early(turn);
+    else
+        turn_cancel(turn);
+}
+
+static void on_flushed(void *owner, enum flush_result result, bool barrier, const char *control)
+{
+    struct turn *turn = owner;
+
+    if (turn->lost) {
+        record_reset(&turn->out.sent);
+        if (turn->state == TURN_DROPPING)
+            turn_check_dropped(turn);
+        return;
+    }
+    switch (result) {
+    case FLUSH_GONE:
+        record_reset(&turn->out.sent);
+        turn_drop(turn);
+        break;
+    case FLUSH_POISONED:
+        turn_poisoned(turn);
+        break;
+    case FLUSH_ABORTING:
+        turn_unfinish(turn);
+        turn->leaving = false; /* an abort beats everything else */
+        read_control(turn, control);
+        turn_finish_early(turn);
+        break;
+    case FLUSH_DURABLE:
+        if (barrier && turn->state == TURN_SAVING)
+            turn_saved(turn);
+        else if (barrier && turn->state == TURN_ENDING)
+            turn_over(turn);
+        break;
+    }
+}
+
+/* ---- from outside ---- */
+
+void turn_abort(struct turn *turn, const struct turn_abort *abort_now)
+{
+    if (turn->aborting || turn->lost)
+        return;
+    turn->aborting = true;
+    turn->abort_status = xstrdup(abort_now->status);
+    turn->abort_reason = xstrdup(abort_now->reason);
+    turn->abort_actor = xstrdup(abort_now->actor);
+    turn->abort_age_ms = abort_now->age_ms;
+    turn->abort_heard_ms = clock_mono_ms();
+    turn_cancel(turn);
+}
+
+void turn_hand_back(struct turn *turn)
+{
+    if (turn->leaving || turn->aborting || turn->lost || turn->state == TURN_ENDING)
+        return;
+    turn->leaving = true;
+    turn_cancel(turn);
+}
+
+void turn_drop(struct turn *turn)
+{
+    if (turn->lost)
+        return;
+    turn->lost = true;
+    turn->env->stats->turns_lost++;
+    log_line(LOG_WARN, "", "task %s epoch %lld: the lease is lost, nothing more is written",
+             turn->out.task_id, (long long)turn->epoch);
+    if (turn->state == TURN_FETCHING || turn->state == TURN_PARKED)
+        return; /* the callback sees `lost` */
+    turn_cancel(turn);
+    turn_dropped(turn);
+}
+
+/* ---- start ---- */
+
+static void on_agent(void *owner, const struct agent *agent, const struct err *err)
+{
+    struct turn *turn = owner;
+
+    turn->agent = agent;
+    if (turn->lost) {
+        turn_dropped(turn);
+    } else if (turn_is_told(turn)) {
+        turn_finish_early(turn);
+    } else if (!agent && (err->code == ERR_NOT_FOUND || err->code == ERR_INVALID)) {
+        turn_fail(turn, "AGENT_UNUSABLE", false, -1, err->msg);
+    } else if (!agent) {
+        turn->leaving = true; /* the database is away; the task is not to blame */
+        turn_finish_early(turn);
+    } else {
+        turn_begin(turn);
+    }
+}
+
+static void copy_load(struct turn *turn, const struct load_row *load)
+{
+    struct err err;
+
+    turn->tenant = xstrdup(load->tenant);
+    turn->agent_name = xstrdup(load->agent);
+    turn->session_id = xstrdup(load->session_id);
+    turn->parent = xstrdup(load->parent);
+    turn->started_at = xstrdup(load->started_at);
+    turn->revision = load->revision;
+    turn->parent_depth = load->parent_depth;
+    turn->max_attempts = load->max_attempts;
+    turn->created_ms = load->created_ms;
+    turn->deadline_in_ms = load->deadline_in_ms;
+    turn->input = xstrdup(load->input);
+    turn->options = xstrdup(load->options);
+    turn->history = xstrdup(load->messages);
+    turn->steps_done = xstrdup(load->steps);
+    turn->calls_done = xstrdup(load->calls);
+    turn->seq = load->last_seq;
+    if (load->custom)
+        turn->custom = json_parse(load->custom, strlen(load->custom), &err);
+    if (load->artifacts)
+        turn->artifacts = json_parse(load->artifacts, strlen(load->artifacts), &err);
+}
+
+struct turn *turn_start(const struct turn_env *env, const struct claim_row *claim,
+                        const struct load_row *load, struct list *turns)
+{
+    struct turn *turn = xcalloc(1, sizeof(*turn));
+    struct buf *const bufs[] = {&turn->new_artifacts, &turn->messages,      &turn->wire,
+                                &turn->end_output,    &turn->end_usage,     &turn->end_abort,
+                                &turn->end_messages,  &turn->end_interrupts};
+
+    for (size_t i = 0; i < sizeof(bufs) / sizeof(*bufs); i++)
+        buf_init(bufs[i], BUF_MAX);
+    turn->env = env;
+    turn->epoch = claim->epoch;
+    turn->fails = claim->fails;
+    turn->claimed_ms = clock_mono_ms();
+    flush_client_init(&turn->out, claim->task_id, claim->epoch, on_flushed, turn);
+    model_call_init(&turn->model);
+    copy_load(turn, load);
+    list_append(turns, &turn->node);
+    if (load->control)
+        read_control(turn, load->control);
+    turn_enter(turn, TURN_FETCHING);
+    agents_get(env->agents, &turn->agents_call, turn->tenant, turn->agent_name, turn->revision,
+               on_agent, turn);
+    return turn;
+}
+
+const char *turn_task_id(const struct turn *turn)
+{
+    return turn->out.task_id;
+}
+
+struct turn *turn_of_node(struct list *node)
+{
+    return container_of(node, struct turn, node);
+}

@@ -1,0 +1,29 @@
+#include "clock.h"
+#include "turn_state.h"
+
+struct buf *turn_event(struct turn *turn, const char *type)
+{
+    struct record *r = &turn->out.now;
+    int64_t now_ms = clock_wall_us() / 1000;
+
+    if (r->count == 0) {
+        r->at_ms = now_ms;
+        r->seq_from = turn->seq + 1;
+    }
+    /* A clock that was set back must not make an offset negative. */
+    (void)buf_printf(&r->events, "%lld ", (long long)(now_ms > r->at_ms ? now_ms - r->at_ms : 0));
+    (void)json_open(&r->events, '{');
+    (void)json_put_member_str(&r->events, "type", type);
+    return &r->events;
+}
+
+void turn_event_end(struct turn *turn)
+{
+    struct record *r = &turn->out.now;
+
+    (void)json_close(&r->events, '}');
+    (void)buf_putc(&r->events, '\n');
+    r->count++;
+    turn->seq++;
+    flush_put(turn->env->flusher, &turn->out, false);
+}

@@ -1,0 +1,396 @@
+/*
+ *   RUNNING ---> DRAINING ---> HANDING_BACK ---> LEAVING ---> CLOSED
+ *
+ * RUNNING       claims and runs turns
+ * DRAINING      claims nothing; running turns may end until `grace` runs out
+ * HANDING_BACK  every turn closes its calls and gives its lease back, uncharged
+ * LEAVING       worker_leave is in flight
+ * CLOSED        connections and timers are being closed
+ *
+ * Killed in any of them: the leases are rescued when this incarnation's time has run out.
+ */
+#include "worker.h"
+
+#include "agents.h"
+#include "claim.h"
+#include "delay.h"
+#include "flusher.h"
+#include "heartbeat.h"
+#include "http.h"
+#include "json.h"
+#include "log.h"
+#include "mem.h"
+#include "notify.h"
+#include "turn.h"
+#include "worker_stats.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LEAVE_TIMEOUT_MS 3000
+#define HINTS_LINGER_MS  20
+
+enum worker_state {
+    WORKER_RUNNING,      /* whatever its parts do */
+    WORKER_DRAINING,     /* turns; the grace timer */
+    WORKER_HANDING_BACK, /* turns, ending */
+    WORKER_LEAVING,      /* store_worker_leave() */
+    WORKER_CLOSED,       /* uv_close() */
+};
+
+struct worker {
+    enum worker_state state;
+    struct loop *loop;
+    const struct worker_conf *conf;
+    struct pg *pg;       /* claims, loads, heartbeat */
+    struct pg *pg_flush; /* the flusher's own, so that a large load does not delay events */
+    struct pg *pg_hints; /* LISTEN and NOTIFY */
+    struct notify *notify;
+    struct http *http;
+    struct delays *delays;
+    struct agents *agents;
+    struct flusher *flusher;
+    struct heartbeat *heartbeat;
+    struct claim *claim;
+    struct worker_stats stats;
+    struct buf stats_text;
+    struct turn_env turn_env;
+    struct list turns;
+    int nturns;
+    int64_t worker_id;
+    struct pg_call control_call, reconcile_call, leave_call;
+    struct pg_array known;
+    bool asking_controls, ask_again, reconciling;
+    int mismatches; /* beats in a row whose count of leases was not ours */
+    struct delay grace, limit;
+};
+
+static void worker_check(struct worker *w);
+
+static void worker_enter(struct worker *w, enum worker_state state)
+{
+    w->state = state;
+}
+
+/* ---- turns ---- */
+
+static int room(void *owner)
+{
+    struct worker *w = owner;
+
+    if (w->state != WORKER_RUNNING || !heartbeat_is_live(w->heartbeat))
+        return 0;
+    return (int)w->conf->slots - w->nturns;
+}
+
+static void on_turn(void *owner, const struct claim_row *claim, const struct load_row *load)
+{
+    struct worker *w = owner;
+    struct turn *turn;
+
+    w->nturns++;
+    w->stats.turns_running = (uint64_t)w->nturns;
+    turn = turn_start(&w->turn_env, claim, load, &w->turns);
+    if (w->state == WORKER_HANDING_BACK)
+        turn_hand_back(turn); /* it was being loaded when we were told to leave */
+}
+
+static void on_turn_end(void *owner, struct turn *turn)
+{
+    struct worker *w = owner;
+
+    (void)turn;
+    w->nturns--;
+    w->stats.turns_running = (uint64_t)w->nturns;
+    claim_look(w->claim);
+    worker_check(w);
+}
+
+static struct turn *find_turn(struct worker *w, const char *task_id)
+{
+    list_foreach (node, &w->turns)
+        if (!strcmp(turn_task_id(turn_of_node(node)), task_id))
+            return turn_of_node(node);
+    return NULL;
+}
+
+/* ---- controls ---- */
+
+static void take_controls(struct worker *w, const char *controls)
+{
+    struct err err;
+    JSON_AUTO(root) = controls ? json_parse(controls, strlen(controls), &err) : NULL;
+    const cJSON *row;
+
+    cJSON_ArrayForEach(row, root)
+    {
+        const cJSON *age = json_get(row, "age_ms");
+        struct turn *turn = find_turn(w, json_str_or(row, "task_id", ""));
+        struct turn_abort abort_now = {
+            .status = json_str_or(row, "status", "aborted"),
+            .reason = json_str_or(row, "reason", NULL),
+            .actor = json_str_or(row, "actor", NULL),
+            .age_ms = cJSON_IsNumber(age) ? (int64_t)age->valuedouble : 0,
+        };
+
+        if (turn)
+            turn_abort(turn, &abort_now);
+    }
+}
+
+static void ask_controls(struct worker *w);
+
+static void on_controls(void *owner, PGresult *res, const struct err *err)
+{
+    struct worker *w = owner;
+
+    w->asking_controls = false;
+    if (err->code == ERR_CANCELED)
+        return;
+    if (err->code == ERR_OK) /* a failure costs the time until the next heartbeat */
+        take_controls(w, store_read_controls(res));
+    if (w->ask_again)
+        ask_controls(w);
+}
+
+static void ask_controls(struct worker *w)
+{
+    w->ask_again = w->asking_controls;
+    if (w->asking_controls || w->worker_id == 0 || w->nturns == 0)
+        return;
+    w->asking_controls = true;
+    store_worker_controls(w->pg, &w->control_call, w->worker_id, on_controls, w);
+}
+
+static void on_hint(void *owner, const char *payload)
+{
+    struct worker *w = owner;
+
+    if (!strcmp(payload, "r"))
+        claim_look(w->claim);
+    else if (!strncmp(payload, "a:", 2) &&
+             (payload[2] == '*' || strtoll(payload + 2, NULL, 10) == w->worker_id))
+        ask_controls(w);
+}
+
+static void on_hints_up(void *owner)
+{
+    struct worker *w = owner;
+
+    claim_look(w->claim);
+    ask_controls(w);
+}
+
+/* ---- incarnation ---- */
+
+static void on_registered(void *owner, int64_t worker_id)
+{
+    struct worker *w = owner;
+
+    w->worker_id = worker_id;
+    w->mismatches = 0;
+    flusher_set_worker(w->flusher, worker_id, w->conf->name);
+    claim_set_worker(w->claim, worker_id);
+}
+
+static void on_fenced(void *owner)
+{
+    struct worker *w = owner;
+
+    list_foreach_safe(node, &w->turns) turn_drop(turn_of_node(node));
+    worker_check(w);
+}
+
+static void on_reconciled(void *owner, PGresult *res, const struct err *err)
+{
+    struct worker *w = owner;
+
+    w->reconciling = false;
+    w->mismatches = 0;
+    if (err->code == ERR_OK && store_turn_rows(res) > 0) {
+        log_line(LOG_WARN, "", "%d leases nobody here knew of were handed back",
+                 store_turn_rows(res));
+        notify_put(w->notify, "r");
+    }
+}
+
+/* Leases of ours that we do not know of: the answer to a claim was lost, or turns were dropped
+ * when we fenced ourselves. Only while no claim is under way can they be told apart. */
+static void reconcile(struct worker *w)
+{
+    if (w->reconciling || claim_is_busy(w->claim))
+        return;
+    w->reconciling = true;
+    pg_array_reset(&w->known);
+    list_foreach (node, &w->turns)
+        pg_array_put_uuid(&w->known, turn_task_id(turn_of_node(node)));
+    store_worker_reconcile(w->pg, &w->reconcile_call, w->worker_id, &w->known, on_reconciled, w);
+}
+
+static void on_beat(void *owner, int64_t leases, const char *controls)
+{
+    struct worker *w = owner;
+
+    take_controls(w, controls);
+    if (leases > w->nturns && !claim_is_busy(w->claim))
+        w->mismatches++;
+    else
+        w->mismatches = 0;
+    if (w->mismatches >= 2)
+        reconcile(w);
+    claim_look(w->claim);
+}
+
+static const char *stats_text(void *owner)
+{
+    struct worker *w = owner;
+
+    buf_reset(&w->stats_text);
+    worker_stats_put(&w->stats, &w->stats_text);
+    return w->stats_text.data;
+}
+
+/* ---- start and stop ---- */
+
+static void set_turn_env(struct worker *w)
+{
+    w->turn_env = (struct turn_env){
+        .loop = &w->loop->uv,
+        .agents = w->agents,
+        .flusher = w->flusher,
+        .delays = w->delays,
+        .model = {.http = w->http,      .delays = w->delays, .stats = &w->stats },
+        .tool = {.loop = &w->loop->uv, .http = w->http,     .delays = w->delays},
+        .stats = &w->stats,
+        .on_end = on_turn_end,
+        .owner = w,
+    };
+}
+
+struct worker *worker_start(struct loop *loop, const struct worker_conf *conf)
+{
+    struct worker *w = xcalloc(1, sizeof(*w));
+    const struct heartbeat_conf beat = {.name = conf->name,
+                                        .slots = conf->slots,
+                                        .every_ms = conf->beat_every,
+                                        .ttl_ms = conf->beat_ttl};
+    const struct heartbeat_callbacks beat_cbs = {.on_registered = on_registered,
+                                                 .on_beat = on_beat,
+                                                 .on_fenced = on_fenced,
+                                                 .stats = stats_text,
+                                                 .owner = w};
+    const struct claim_callbacks claim_cbs = {.room = room, .on_turn = on_turn, .owner = w};
+
+    w->loop = loop;
+    w->conf = conf;
+    list_init(&w->turns);
+    worker_stats_init(&w->stats);
+    buf_init(&w->stats_text, 65536);
+    pg_array_init(&w->known, PG_UUID);
+    w->pg = pg_new(&loop->uv, conf->database, "nocturne-worker");
+    w->pg_flush = pg_new(&loop->uv, conf->database, "nocturne-worker-flush");
+    w->pg_hints = pg_new(&loop->uv, conf->database, "nocturne-worker-hints");
+    w->notify = conf->hints ? notify_new(&loop->uv, w->pg_hints) : NULL;
+    w->http = http_new(&loop->uv);
+    w->delays = delays_new(&loop->uv);
+    w->agents = agents_new(&loop->uv, w->pg);
+    w->flusher = flusher_new(&loop->uv, w->pg_flush, w->notify, &w->stats);
+    w->claim = claim_new(&loop->uv, w->pg, conf->poll, &w->stats, &claim_cbs);
+    set_turn_env(w);
+    w->heartbeat = heartbeat_new(&loop->uv, w->pg, &beat, &beat_cbs);
+    if (conf->hints)
+        pg_listen(w->pg_hints, on_hint, on_hints_up, w);
+    return w;
+}
+
+static void worker_close(struct worker *w)
+{
+    worker_enter(w, WORKER_CLOSED);
+    delay_cancel(&w->grace);
+    delay_cancel(&w->limit);
+    heartbeat_stop(w->heartbeat);
+    pg_close(w->pg);
+    pg_close(w->pg_flush);
+    heartbeat_close(w->heartbeat);
+    claim_close(w->claim);
+    agents_close(w->agents);
+    flusher_close(w->flusher);
+    http_close(w->http);
+    delays_close(w->delays);
+    notify_close(w->notify);
+    pg_close(w->pg_hints);
+    pg_array_release(&w->known);
+    buf_release(&w->stats_text);
+    loop_finish(w->loop);
+    free(w);
+}
+
+static void on_hints_sent(void *owner)
+{
+    worker_close(owner);
+}
+
+static void on_left(void *owner, PGresult *res, const struct err *err)
+{
+    struct worker *w = owner;
+
+    (void)res; /* if it failed, the row expires by itself */
+    if (err->code == ERR_CANCELED)
+        return;
+    /* Let the last hints out: others may wait for what was handed back or has just ended. */
+    delay_cancel(&w->grace);
+    delay_start(w->delays, &w->grace, HINTS_LINGER_MS, on_hints_sent, w);
+}
+
+/* Anything still to wait for before leaving? */
+static void worker_check(struct worker *w)
+{
+    if ((w->state != WORKER_DRAINING && w->state != WORKER_HANDING_BACK) || w->nturns > 0 ||
+        claim_is_busy(w->claim))
+        return;
+    if (w->worker_id == 0) {
+        worker_close(w);
+        return;
+    }
+    worker_enter(w, WORKER_LEAVING);
+    heartbeat_stop(w->heartbeat);
+    store_worker_leave(w->pg, &w->leave_call, w->worker_id, on_left, w);
+}
+
+/* The database is away and turns cannot be written: what is durable is durable, and leases of a
+ * dead worker are rescued. */
+static void on_limit(void *owner)
+{
+    (void)owner;
+    log_line(LOG_WARN, "", "cannot hand back in time; the scheduler will rescue %s", "the rest");
+    _Exit(1);
+}
+
+static void on_grace(void *owner)
+{
+    struct worker *w = owner;
+
+    worker_enter(w, WORKER_HANDING_BACK);
+    delay_start(w->delays, &w->limit, LEAVE_TIMEOUT_MS + 2000, on_limit, w);
+    list_foreach_safe(node, &w->turns) turn_hand_back(turn_of_node(node));
+    worker_check(w);
+    if (w->state == WORKER_HANDING_BACK) /* a claim may be on its way still: look again */
+        delay_start(w->delays, &w->grace, 100, on_grace, w);
+}
+
+static void on_drain_sent(void *owner, PGresult *res, const struct err *err)
+{
+    (void)owner; /* claims are gated here too; the row only says so to others */
+    (void)res;
+    (void)err;
+}
+
+void worker_stop(struct worker *w)
+{
+    worker_enter(w, WORKER_DRAINING);
+    if (w->worker_id)
+        store_worker_drain(w->pg, &w->leave_call, w->worker_id, on_drain_sent, w);
+    delay_start(w->delays, &w->grace, w->nturns || claim_is_busy(w->claim) ? w->conf->drain : 0,
+                on_grace, w);
+}
