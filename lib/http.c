@@ -106,8 +106,8 @@ static void on_socket(uv_poll_t *poll, int status, int events)
     struct http_watch *watch = poll->data;
     int flags = 0;
 
-    if (status < 0)
-        flags = CURL_CSELECT_ERR;
+    if (status < 0) /* let libcurl read the reason off the socket itself */
+        flags = CURL_CSELECT_IN | CURL_CSELECT_OUT;
     if (events & UV_READABLE)
         flags |= CURL_CSELECT_IN;
     if (events & UV_WRITABLE)

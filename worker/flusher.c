@@ -142,6 +142,8 @@ static void flush_send(struct flusher *f)
     store_batch_send(f->pg, &f->batch, f->worker_id, f->worker, SEND_TIMEOUT_MS, on_sent, f);
 }
 
+static void flush_accept(struct flusher *f);
+
 static void flush_collect(struct flusher *f)
 {
     store_batch_reset(&f->batch);
@@ -163,6 +165,11 @@ static void flush_collect(struct flusher *f)
     if (list_is_empty(&f->flying)) {
         flush_enter(f, FLUSH_IDLE);
         flush_schedule(f);
+        return;
+    }
+    if (store_batch_is_empty(&f->batch)) { /* turns that wait with nothing to write */
+        flush_enter(f, FLUSH_SENDING);
+        flush_accept(f);
         return;
     }
     flush_send(f);

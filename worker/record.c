@@ -50,7 +50,7 @@ void record_reset(struct record *r)
 bool record_is_empty(const struct record *r)
 {
     return r->count == 0 && r->step == 0 && r->ncalls == 0 && r->nartifacts == 0 &&
-           r->how == RECORD_OPEN;
+           r->how == RECORD_OPEN && !r->barrier;
 }
 
 void record_set_step(struct record *r, int step, const char *message, const char *finish,
