@@ -80,36 +80,41 @@ static const struct arg_option doctor_options[] = {
     ARG_END,
 };
 
+/* clang-format off */
 static const struct command commands[] = {
-    {"submit",        "AGENT [TEXT|-]", 1, 2, "Submit a turn; prints its task id.",
+    {"submit", "AGENT [TEXT|-]", 1, 2, "Submit a turn; prints its task id.",
      "TEXT is what the user says; - reads it from standard input. With --json the server's answer\n"
-     "is printed; with --follow --json the events come after it, a line each.\n",                                    submit_options, cmd_submit      },
-    {"tail",          "ID",             1, 1, "Show a turn from any point, and follow it to its end.",
+     "is printed; with --follow --json the events come after it, a line each.\n",
+     submit_options, cmd_submit},
+    {"tail", "ID", 1, 1, "Show a turn from any point, and follow it to its end.",
      "Goes on by itself when the connection is cut; no event is missing and none comes twice.\n"
      "The text of the turn goes to standard output, everything else to standard error.\n"
-     "Ctrl-C leaves the turn running and prints how to come back.\n",                                                tail_options,   cmd_tail        },
-    {"wait",          "ID",             1, 1, "Wait until a turn is over and print its answer.",               NULL, wait_options,
-     cmd_wait                                                                                                                                        },
-    {"show",          "ID",             1, 1, "Show all there is to know about a task.",                       NULL, plain_options,  cmd_show        },
-    {"list",          "",               0, 0, "List tasks, newest first.",                                     NULL, list_options,   cmd_list        },
-    {"abort",         "ID",             1, 1, "Stop a turn, wherever it is.",                                  NULL, abort_options,  cmd_abort       },
-    {"resume",        "ID",             1, 1, "Answer what a turn waits for; prints the id of the next turn.",
-     "TOOL is the name `nocturne show` prints, or NAME/CALL_ID when it asked more than once.\n",                     resume_options, cmd_resume      },
-    {"agents list",   "",               0, 0, "List the agents.",                                              NULL, plain_options,  cmd_agents_list },
-    {"agents show",   "NAME",           1, 1, "Print an agent's definition.",                                  NULL, plain_options,
-     cmd_agents_show                                                                                                                                 },
-    {"agents apply",  "DIR",            1, 1, "Apply every DIR/NAME.json, all or none.",
+     "Ctrl-C leaves the turn running and prints how to come back.\n",
+     tail_options, cmd_tail},
+    {"wait", "ID", 1, 1, "Wait until a turn is over and print its answer.", NULL, wait_options,
+     cmd_wait},
+    {"show", "ID", 1, 1, "Show all there is to know about a task.", NULL, plain_options, cmd_show},
+    {"list", "", 0, 0, "List tasks, newest first.", NULL, list_options, cmd_list},
+    {"abort", "ID", 1, 1, "Stop a turn, wherever it is.", NULL, abort_options, cmd_abort},
+    {"resume", "ID", 1, 1, "Answer what a turn waits for; prints the id of the next turn.",
+     "TOOL is the name `nocturne show` prints, or NAME/CALL_ID when it asked more than once.\n",
+     resume_options, cmd_resume},
+    {"agents list", "", 0, 0, "List the agents.", NULL, plain_options, cmd_agents_list},
+    {"agents show", "NAME", 1, 1, "Print an agent's definition.", NULL, plain_options,
+     cmd_agents_show},
+    {"agents apply", "DIR", 1, 1, "Apply every DIR/NAME.json, all or none.",
      "Each mistake is printed as FILE: POINTER: what was expected. A definition that has not\n"
-     "changed keeps its revision; running tasks keep theirs.\n",                                                     plain_options,  cmd_agents_apply},
-    {"agents delete", "NAME",           1, 1, "Take no more tasks for an agent.",                              NULL, plain_options,
-     cmd_agents_delete                                                                                                                               },
-    {"dev",           "",               0, 0, "Run everything in this terminal, with a private PostgreSQL.",
-     "Prints `ready http://HOST:PORT` when all is up. Ctrl-C drains and stops everything.\n",                        dev_options,    cmd_dev         },
-    {"migrate",       "",               0, 0, "Bring the database to the schema of this program.",             NULL,
-     migrate_options,                                                                                                                cmd_migrate     },
-    {"doctor",        "",               0, 0, "Check the database, the workers and the clocks.",
-     "Each line is ok, warn or fail with an advice; the exit status is 1 when one failed.\n",                        doctor_options, cmd_doctor      },
+     "changed keeps its revision; running tasks keep theirs.\n",
+     plain_options, cmd_agents_apply},
+    {"agents delete", "NAME", 1, 1, "Take no more tasks for an agent.", NULL, plain_options,
+     cmd_agents_delete},
+    {"migrate", "", 0, 0, "Bring the database to the schema of this program.", NULL,
+     migrate_options, cmd_migrate},
+    {"doctor", "", 0, 0, "Check the database, the workers and the clocks.",
+     "Each line is ok, warn or fail with an advice; the exit status is 1 when one failed.\n",
+     doctor_options, cmd_doctor},
 };
+/* clang-format on */
 
 #define N_COMMANDS (sizeof(commands) / sizeof(*commands))
 
