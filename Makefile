@@ -35,6 +35,7 @@ LIB      := $(call objs,lib/*.c) $(GEN:.h=.o) \
 PROGRAMS := $(addprefix $(BUILD)/bin/,nocturne nocturne-api nocturne-worker nocturne-scheduler)
 UNITS    := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/test_*.c))
 FAKES    := $(patsubst tests/fake/%.c,$(BUILD)/tests/fake/%,$(wildcard tests/fake/*.c))
+BENCHES  := $(patsubst tests/bench/%.c,$(BUILD)/tests/bench/%,$(wildcard tests/bench/*.c))
 SOURCES   = $(shell find lib api worker scheduler tests -name '*.[ch]')
 
 help: ## this list
@@ -84,10 +85,14 @@ $(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(BUILD)/lib.a
 $(BUILD)/tests/fake/%: $(BUILD)/obj/tests/fake/%.o $(BUILD)/lib.a
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) $(BUILD)/lib.a $(LDLIBS)
+$(BUILD)/tests/bench/%: $(BUILD)/obj/tests/bench/%.o $(BUILD)/lib.a
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 $(BUILD)/tests/fake/modelsim $(BUILD)/tests/unit/test_modelsim: $(call objs,tests/fake/sim/*.c)
 $(BUILD)/obj/tests/unit/test_modelsim.o: CPPFLAGS += -Itests/fake
 units: $(UNITS)
 fakes: $(FAKES)
+benches: $(BENCHES)
 
 test: deps ## lint + unit + system tests on the sanitizer build
 	@tests/run.sh
@@ -108,8 +113,8 @@ demo: deps ## one detached turn before your eyes, and one aborted
 	@tests/demo.sh
 dev: all ## run everything in this terminal with the agents of examples/agents
 	$(BUILD)/bin/nocturne dev --agents examples/agents
-bench: all fakes ## measure; prints JSON
-	@tests/bench/bench.sh
+bench: all fakes benches ## measure; prints JSON
+	@BUILD=$(abspath $(BUILD)) tests/bench/bench.py
 install: all ## install the programs into PREFIX/bin
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
@@ -117,5 +122,5 @@ clean: ## remove build/
 	rm -rf build
 
 .SECONDARY:
-.PHONY: help deps all units fakes test unit system lint format tidy san demo dev bench install clean
+.PHONY: help deps all units fakes benches test unit system lint format tidy san demo dev bench install clean
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
