@@ -55,6 +55,7 @@ with me as materialized (
 ), o as (
     select s.tenant, s.session_id, s.running as was, s.queue[1] as next, z.ids, z.head
     from z join nocturne.session s on s.tenant = z.tenant and s.session_id = z.session_id
+    order by s.tenant, s.session_id -- as everybody who locks several
     for update of s
 ), h as (
     update nocturne.session s set

@@ -10,6 +10,7 @@ select u.task_id,
        json_build_object('status', c.status, 'reason', c.reason, 'actor', c.actor,
            'age_ms', (extract(epoch from clock_timestamp() - c.created_at) * 1000)::bigint)
 from unnest($1::uuid[], $2::bigint[]) as u(task_id, epoch)
-left join nocturne.done d on d.task_id = u.task_id
-left join nocturne.lease l on l.task_id = u.task_id
-left join nocturne.control c on c.task_id = u.task_id;
+-- limit: one probe of an index each, whatever a generic plan thinks of the arrays
+left join lateral (select * from nocturne.done x where x.task_id = u.task_id limit 1) d on true
+left join lateral (select * from nocturne.lease x where x.task_id = u.task_id limit 1) l on true
+left join lateral (select * from nocturne.control x where x.task_id = u.task_id limit 1) c on true;

@@ -1,6 +1,10 @@
 -- The functions of Nocturne. submit, abort, task_status and task_events are its public interface
 -- in SQL; the rest belongs to the daemons.
 -- SQLSTATEs of ours: NT400 invalid, NT404 not found, NT409 conflict, NT422 key reused, NT429 full.
+--
+-- Who locks several rows takes them in this order, so that nobody waits in a circle: leases, then
+-- rows of ready and due, then sessions by (tenant, session_id). Rows of ready and due are waited
+-- for by abort() alone, one task at a time; all others skip them when locked.
 
 -- RFC 3339, UTC, milliseconds.
 create function nocturne.stamp(at timestamptz) returns text language sql stable as $$
@@ -29,6 +33,9 @@ declare
     first boolean := true;
 begin
     select * into t from nocturne.task where task_id = p_task;
+    if not found then
+        return false;
+    end if;
     if t.snapshot_id is null then
         insert into nocturne.session as s (tenant, session_id, agent, running)
         values (t.tenant, t.session_id, t.agent, p_task)
@@ -68,22 +75,31 @@ begin
         raise exception 'priority must be from 0 to 9' using errcode = 'NT400';
     end if;
     if p_key is not null then
-        print := sha256(convert_to(concat_ws(chr(31), p_agent, p_input, p_session, p_snapshot,
-                     p_run_at, p_priority, p_metadata, p_max_attempts, p_deadline, p_options),
-                     'UTF8'));
+        print := sha256(convert_to(row(p_agent, p_input::text, p_session, p_snapshot,
+                     extract(epoch from p_run_at), p_priority, p_metadata::text, p_max_attempts,
+                     extract(epoch from p_deadline), p_options::text)::text, 'UTF8'));
         insert into nocturne.idempotency values (p_tenant, p_key, id, print, at + interval '30 days')
         on conflict (tenant, key) do nothing;
         if not found then
             select * into old from nocturne.idempotency i
             where i.tenant = p_tenant and i.key = p_key;
-            if old.fingerprint <> print then
-                raise exception 'the idempotency key was used for another request'
-                    using errcode = 'NT422';
-            end if;
             select t.task_id, t.session_id, nocturne.task_status(t.task_id), t.created_at, true
             into task_id, session_id, status, created_at, replayed
             from nocturne.task t where t.task_id = old.task_id;
-            return;
+            if found and old.fingerprint <> print then
+                raise exception 'the idempotency key was used for another request'
+                    using errcode = 'NT422';
+            elsif found then
+                return;
+            end if;
+            replayed := false; -- its task has been removed since: the key is free again
+            update nocturne.idempotency i
+            set task_id = id, fingerprint = print, expires_at = at + interval '30 days'
+            where i.tenant = p_tenant and i.key = p_key and i.task_id = old.task_id;
+            if not found then
+                raise exception 'the idempotency key is being used by another request'
+                    using errcode = 'NT409';
+            end if;
         end if;
     end if;
     select * into a from nocturne.agent g
@@ -234,10 +250,6 @@ begin
             on conflict do nothing;
             return 'aborting';
         end if;
-        -- The session's row first: enqueue() and advance() lock in the same order.
-        update nocturne.session s set queue = array_remove(s.queue, p_task)
-        where s.tenant = t.tenant and s.session_id = t.session_id
-          and (p_task = any(s.queue) or s.running = p_task);
         delete from nocturne.ready r where r.task_id = p_task;
         if found then
             perform nocturne.finish(p_task, p_status, p_status, null, body);
@@ -248,13 +260,9 @@ begin
             perform nocturne.finish(p_task, p_status, p_status, null, body);
             return p_status;
         end if;
-        -- Neither leased, ready nor due: it stood in the queue, or it is just being moved.
-        if not exists (select 1 from nocturne.lease l where l.task_id = p_task)
-           and not exists (select 1 from nocturne.done d where d.task_id = p_task)
-           and not exists (select 1 from nocturne.ready r where r.task_id = p_task)
-           and not exists (select 1 from nocturne.session s where s.tenant = t.tenant
-                           and s.session_id = t.session_id
-                           and (s.running = p_task or p_task = any(s.queue))) then
+        update nocturne.session s set queue = array_remove(s.queue, p_task)
+        where s.tenant = t.tenant and s.session_id = t.session_id and p_task = any(s.queue);
+        if found then
             perform nocturne.finish(p_task, p_status, p_status, null, body);
             return p_status;
         end if;
@@ -350,8 +358,9 @@ create function nocturne.state_json(p_task uuid) returns text language sql stabl
         || coalesce(',"artifacts":[' || (
             select string_agg(f.content::text, ',' order by r.n)
             from json_array_elements(s.artifacts) with ordinality r(ref, n)
-            join nocturne.artifact f on f.task_id = (r.ref ->> 'task_id')::uuid
-                                    and f.name = r.ref ->> 'name') || ']', '')
+            cross join lateral (select x.content from nocturne.artifact x
+                                where x.task_id = (r.ref ->> 'task_id')::uuid
+                                  and x.name = r.ref ->> 'name' limit 1) f) || ']', '')
         || '}'
     from nocturne.snapshot s where s.task_id = p_task
 $$;
@@ -380,23 +389,38 @@ begin
     if p_status in ('queued', 'scheduled', 'running', 'aborting') then
         return query
             select t.task_id from (
-                select l.task_id from nocturne.lease l
-                union select r.task_id from nocturne.ready r
-                union select u.task_id from nocturne.due u
-                union select unnest(s.queue) from nocturne.session s where s.queue <> '{}'
+                select l.task_id from nocturne.lease l where p_status in ('running', 'aborting')
+                union select r.task_id from nocturne.ready r where p_status = 'queued'
+                union select unnest(s.queue) from nocturne.session s
+                      where p_status = 'queued' and s.queue <> '{}'
+                union select u.task_id from nocturne.due u where p_status = 'scheduled'
             ) x join nocturne.task t on t.task_id = x.task_id
             where t.tenant = p_tenant and (p_before is null or t.task_id < p_before)
               and (p_agent is null or t.agent = p_agent)
               and (p_session is null or t.session_id = p_session)
               and nocturne.task_status(t.task_id) = p_status
             order by t.task_id desc limit p_limit;
-    elsif p_status is not null then
+    elsif p_status = 'completed' then
         return query
-            select d.task_id from nocturne.done d join nocturne.task t on t.task_id = d.task_id
-            where d.status = p_status and t.tenant = p_tenant
+            select d.task_id from nocturne.done d
+            cross join lateral (
+                select 1 from nocturne.task t
+                where t.task_id = d.task_id and t.tenant = p_tenant
+                  and (p_agent is null or t.agent = p_agent)
+                  and (p_session is null or t.session_id = p_session) limit 1) t
+            where d.status = 'completed'
               and (p_before is null or d.task_id < p_before)
-              and (p_agent is null or t.agent = p_agent)
-              and (p_session is null or t.session_id = p_session)
+            order by d.task_id desc limit p_limit;
+    elsif p_status is not null then -- by the index of what is unusual
+        return query
+            select d.task_id from nocturne.done d
+            cross join lateral (
+                select 1 from nocturne.task t
+                where t.task_id = d.task_id and t.tenant = p_tenant
+                  and (p_agent is null or t.agent = p_agent)
+                  and (p_session is null or t.session_id = p_session) limit 1) t
+            where d.status = p_status and d.status <> 'completed'
+              and (p_before is null or d.task_id < p_before)
             order by d.task_id desc limit p_limit;
     elsif p_session is not null then
         return query
@@ -427,9 +451,10 @@ declare
     old nocturne.agent;
     newest int;
 begin
+    perform pg_advisory_xact_lock(hashtext('nocturne.agent'), k.key)
+    from (select distinct hashtext(p_tenant || '/' || n) as key from unnest(p_names) n order by 1) k;
     for i in 1 .. cardinality(p_names) loop
         name := p_names[i];
-        perform pg_advisory_xact_lock(hashtext('nocturne.agent'), hashtext(p_tenant || '/' || name));
         select * into old from nocturne.agent a where a.tenant = p_tenant and a.name = p_names[i];
         newest := coalesce((select max(r.revision) from nocturne.agent_revision r
                             where r.tenant = p_tenant and r.name = p_names[i]), 0);
@@ -453,27 +478,48 @@ begin
 end $$;
 
 -- Move what is due: start and retry become runnable, deadlines end what is not terminal.
--- Rows another scheduler holds are skipped, so two at once never move one twice.
+-- Rows another scheduler holds are skipped, so two at once never move one twice. A deadline ends
+-- one task a call: each end takes locks of every kind, see the order above.
 create function nocturne.release_due(p_limit int, out moved int) language plpgsql as $$
 declare
-    u nocturne.due;
+    now timestamptz := clock_timestamp(); -- a variable, because an index knows no volatile bound
+    head nocturne.due;
+    u record;
 begin
     moved := 0;
-    for u in
+    select * into head from nocturne.due y where y.at <= now order by y.at limit 1;
+    if head.kind = 'deadline' then
         delete from nocturne.due x where x.ctid = any(array(
-            select y.ctid from nocturne.due y where y.at <= clock_timestamp()
-            order by y.at limit p_limit for update skip locked))
-        returning x.*
+            select y.ctid from nocturne.due y
+            where y.at <= now and y.kind = 'deadline'
+              and exists (select 1 from nocturne.done d where d.task_id = y.task_id)
+            order by y.at limit p_limit for update skip locked));
+        get diagnostics moved = row_count;
+        if moved = 0 then
+            perform nocturne.abort(t.task_id, 'deadline', 'scheduler', t.tenant, 'expired')
+            from nocturne.task t where t.task_id = head.task_id;
+            delete from nocturne.due x
+            where x.at = head.at and x.task_id = head.task_id and x.kind = 'deadline';
+            moved := 1;
+        end if;
+        return;
+    end if;
+    for u in
+        with x as (
+            delete from nocturne.due x where x.ctid = any(array(
+                select y.ctid from nocturne.due y
+                where y.at <= now and y.kind <> 'deadline'
+                order by y.at limit p_limit for update skip locked))
+            returning x.*
+        )
+        select x.*, t.priority from x join nocturne.task t on t.task_id = x.task_id
+        order by t.tenant, t.session_id, x.at, x.task_id
     loop
         if u.kind = 'start' then
             perform nocturne.enqueue(u.task_id);
-        elsif u.kind = 'retry' then
-            insert into nocturne.ready (priority, task_id, fails, crashes)
-            select t.priority, t.task_id, u.fails, u.crashes from nocturne.task t
-            where t.task_id = u.task_id;
         else
-            perform nocturne.abort(t.task_id, 'deadline', 'scheduler', t.tenant, 'expired')
-            from nocturne.task t where t.task_id = u.task_id;
+            insert into nocturne.ready (priority, task_id, fails, crashes)
+            values (u.priority, u.task_id, u.fails, u.crashes);
         end if;
         moved := moved + 1;
     end loop;
@@ -494,22 +540,25 @@ $$;
 -- was being aborted ends.
 create function nocturne.rescue(p_limit int, out rescued int) language plpgsql as $$
 declare
+    dead bigint[] := array(select w.worker_id from nocturne.worker w where w.state = 'dead');
     l record;
 begin
     rescued := 0;
     for l in
-        delete from nocturne.lease x where x.task_id = any(array(
-            select y.task_id from nocturne.lease y
-            join nocturne.worker w on w.worker_id = y.worker_id and w.state = 'dead'
-            order by y.task_id limit p_limit for update of y skip locked))
-          and exists (select 1 from nocturne.worker w
-                      where w.worker_id = x.worker_id and w.state = 'dead')
-        returning x.*
+        with x as (
+            delete from nocturne.lease x where x.task_id = any(array(
+                select y.task_id from nocturne.lease y where y.worker_id = any(dead)
+                order by y.task_id limit p_limit for update skip locked))
+            returning x.*
+        )
+        select x.*, w.name from x
+        join nocturne.worker w on w.worker_id = x.worker_id
+        join nocturne.task t on t.task_id = x.task_id
+        order by t.tenant, t.session_id, x.task_id
     loop
         insert into nocturne.attempt (task_id, epoch, worker, started_at, outcome, error)
-        select l.task_id, l.epoch, w.name, l.claimed_at, 'lost',
-            '{"code":"WORKER_LOST","message":"the worker died","retryable":true}'
-        from nocturne.worker w where w.worker_id = l.worker_id;
+        values (l.task_id, l.epoch, l.name, l.claimed_at, 'lost',
+            '{"code":"WORKER_LOST","message":"the worker died","retryable":true}');
         if l.aborting then
             perform nocturne.finish(l.task_id, c.status, c.status, null,
                 ('{"reason":' || to_json(coalesce(c.reason, 'requested'))
@@ -530,7 +579,9 @@ begin
 end $$;
 
 -- One partition of chunk per day (UTC), from today to `p_days` ahead.
-create function nocturne.make_partitions(p_days int, out made int) language plpgsql as $$
+create function nocturne.make_partitions(p_days int, out made int) language plpgsql
+set lock_timeout = '1s' -- all appends queue up behind one who waits for this lock
+as $$
 declare
     day date := (clock_timestamp() at time zone 'UTC')::date;
     name text;
@@ -539,19 +590,22 @@ begin
     perform pg_advisory_xact_lock(hashtext('nocturne.partitions'));
     for i in 0 .. p_days loop
         name := 'chunk_' || to_char(day + i, 'YYYYMMDD');
-        if to_regclass('nocturne.' || name) is null then
+        continue when to_regclass('nocturne.' || name) is not null;
+        begin
             execute format('create table nocturne.%I partition of nocturne.chunk
                             for values from (%L) to (%L)', name,
                 nocturne.uuid7_floor((day + i)::timestamp at time zone 'UTC'),
                 nocturne.uuid7_floor((day + i + 1)::timestamp at time zone 'UTC'));
             made := made + 1;
-        end if;
+        exception when check_violation then
+            null; -- rows of this day are in the default partition already: so be it
+        end;
     end loop;
 end $$;
 
 -- Drop the partitions of days that ended before `p_before` and hold no task that still lives.
 create function nocturne.drop_partitions(p_before timestamptz, out dropped int)
-language plpgsql as $$
+language plpgsql set lock_timeout = '1s' as $$
 declare
     part record;
     day date;
@@ -581,6 +635,7 @@ create function nocturne.remove_expired(p_before timestamptz, p_after uuid, p_li
     out removed int, out last uuid) language plpgsql as $$
 declare
     ids uuid[];
+    now timestamptz := clock_timestamp(); -- a variable, because an index knows no volatile bound
 begin
     select array_agg(x.task_id), (array_agg(x.task_id order by x.task_id desc))[1] into ids, last
     from (select d.task_id from nocturne.done d
@@ -604,7 +659,7 @@ begin
     delete from nocturne.task where task_id = any(ids);
     removed := cardinality(ids);
     delete from nocturne.idempotency i where i.ctid = any(array(
-        select y.ctid from nocturne.idempotency y where y.expires_at < clock_timestamp()
+        select y.ctid from nocturne.idempotency y where y.expires_at < now
         limit p_limit));
     delete from nocturne.worker w where w.state = 'dead'
         and w.expires_at < clock_timestamp() - interval '1 day'
