@@ -135,10 +135,11 @@ class Cluster:
     def drop_database(self, name):
         self.psql('postgres', 'drop database if exists %s with (force)' % name)
 
-    def log(self, lines=40):
+    def log(self, lines=40, db=''):
+        """The end of the server's log, or of what it says of one database."""
         try:
             with open(self.folder + '/log') as f:
-                return ''.join(f.readlines()[-lines:])
+                return ''.join([line for line in f if db in line][-lines:])
         except OSError:
             return ''
 

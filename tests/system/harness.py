@@ -688,7 +688,7 @@ class Env:
     def tails(self, lines=40):
         """Ends of all logs, for a failed test."""
         return '\n'.join([p.tail(lines) for p in self.processes] +
-                         ['--- postgres\n' + self.cluster.log(20)])
+                         ['--- postgres\n' + self.cluster.log(20, self.db)])
 
     def close(self):
         """Stop everything; raises when a daemon did not end well."""

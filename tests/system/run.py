@@ -62,9 +62,8 @@ def call(function, seconds):
 
 
 def logs():
-    import harness
     try:
-        return '\n'.join(env.tails() for env in harness.open_envs)
+        return '\n'.join(env.tails() for env in open_envs())
     except Exception:
         return traceback.format_exc()
 
@@ -79,10 +78,16 @@ def report(name, started, why):
     return why is None
 
 
-def close_envs():
+def open_envs():
     import harness
+    return list(harness.open_envs)
+
+
+def close_envs(keep=()):
     problems = []
-    for env in list(harness.open_envs):
+    for env in open_envs():
+        if env in keep:
+            continue
         try:
             env.close()
         except Exception:
@@ -96,9 +101,12 @@ def run_module(module_name, filters, result_path):
 
     def step(name, function, seconds, counted=True):
         started = time.monotonic()
+        before = open_envs()
         why = call(function, seconds)
         if why is not None or counted:
             counts['passed' if report(name, started, why) else 'failed'] += 1
+        if why is not None and counted:  # those of a failed test are nobody's any more
+            call(lambda: close_envs(before), TEST_SECONDS)
         return why is None
 
     started = time.monotonic()
