@@ -1,0 +1,32 @@
+/*
+ * Live events: subscribers of tasks, each from its own cursor.
+ *
+ * Those of a task that have seen the same events share one reader, and all readers share one query
+ * (chunk_sweep.sql), asked when a hint has come and by a poll behind it. Frames are built once a
+ * reader. A subscriber that does not read is not written to, and reads on later from where it was.
+ */
+#pragma once
+
+#include "request.h"
+
+struct hub; /* opaque */
+
+struct hub_counts {
+    size_t subscribers, readers, tasks;
+    uint64_t queries, chunks, events, bytes,
+        cuts; /* cuts: readers too slow, or with damaged data */
+};
+
+struct hub *hub_new(struct api *api);
+
+/* Write the events of `task_id` after `after` to `r`, whose stream has begun, and end it after
+ * the last one. From now on `r` is the hub's. */
+void hub_subscribe(struct hub *hub, struct request *r, const char *task_id, int64_t after);
+
+void hub_hint(struct hub *hub, const char *task_id); /* there are new events */
+void hub_recheck(struct hub *hub);                   /* hints may have been missed */
+void hub_drain(struct hub *hub);                     /* cut all streams: clients come again */
+void hub_count(const struct hub *hub, struct hub_counts *ret_counts);
+
+/* After hub_drain() and after the connections to the database have been closed. */
+void hub_close(struct hub *hub);

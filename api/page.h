@@ -1,0 +1,26 @@
+/*
+ * Lists in pages: the parameter `limit` (1..200, default 50) and rows of a key and JSON text each.
+ * One row more than wanted is asked for, so that a last page is known to be the last.
+ */
+#pragma once
+
+#include "request.h"
+
+#define PAGE_LIMIT 50
+
+struct page {
+    int64_t limit;
+    const char *name;   /* "tasks" */
+    const char *cursor; /* parameter that takes the last key: "before" */
+    struct buf next;    /* path of the next page with '?' or '&' at its end */
+};
+
+/* Read `limit` and begin `page->next` with the request's path. -1: answered, `r` is gone. */
+int page_init(struct page *page, struct request *r, const char *name, const char *cursor);
+void page_release(struct page *page);
+
+/* Repeat a parameter in `next`; nothing when `value` is NULL. */
+void page_keep(struct page *page, const char *name, const char *value);
+
+/* {"NAME":[...],"next"?: "..."} of the rows. */
+void page_reply(struct page *page, struct request *r, PGresult *res);

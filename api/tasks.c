@@ -1,0 +1,370 @@
+#include "tasks.h"
+
+#include "clock.h"
+#include "fields.h"
+#include "id.h"
+#include "mem.h"
+#include "page.h"
+#include "reply.h"
+#include "store_task.h"
+#include "waiters.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_METADATA_BYTES (16 << 10)
+#define MAX_REASON_BYTES   1000
+#define MAX_ANSWERS        128
+#define MAX_NAME_BYTES     256
+#define MAX_WAIT_MS        600000
+#define DEFAULT_PRIORITY   5
+
+int task_take_id(struct request *r)
+{
+    if (path_take_uuid(r->params[0]))
+        return 0;
+    reply_fault(r, FAULT_NOT_FOUND, "there is no task %.60s", r->params[0]);
+    return -1;
+}
+
+/* ---- submit and resume ---- */
+
+struct submit_body {
+    const cJSON *input, *metadata;
+    const char *session_id, *snapshot_id, *run_at, *deadline;
+    int64_t priority, max_attempts;
+};
+
+static const struct field submit_fields[] = {
+    FIELD(struct submit_body, "input", FIELD_ANY, input, .required = true),
+    FIELD(struct submit_body, "session_id", FIELD_STR, session_id),
+    FIELD(struct submit_body, "snapshot_id", FIELD_STR, snapshot_id),
+    FIELD(struct submit_body, "run_at", FIELD_STR, run_at),
+    FIELD(struct submit_body, "deadline", FIELD_STR, deadline),
+    FIELD(struct submit_body, "priority", FIELD_INT, priority, .min = 0, .max = 9),
+    FIELD(struct submit_body, "max_attempts", FIELD_INT, max_attempts, .min = 1, .max = 50),
+    FIELD(struct submit_body, "metadata", FIELD_OBJECT, metadata),
+    FIELD_END,
+};
+
+/* The text of a member as the client wrote it, so that its numbers survive. */
+static const char *raw_member(struct request *r, const char *key, const cJSON *value)
+{
+    const char *start;
+    size_t len;
+
+    if (!value)
+        return NULL;
+    if (json_member_span(r->http->body, key, &start, &len))
+        return request_own(r, xmemdup(start, len));
+    return request_own(r, json_print(value)); /* its key was written with escapes */
+}
+
+/* An RFC 3339 time or a duration from now, as a stamp. NULL when `text` is NULL or wrong. */
+static const char *read_moment(struct request *r, const char *key, const char *text,
+                               struct problem_list *problems)
+{
+    char stamp[CLOCK_STAMP_BYTES];
+    int64_t at_us;
+    uint64_t ms;
+
+    if (!text)
+        return NULL;
+    if (clock_parse_duration(text, &ms) == 0) {
+        at_us = clock_wall_us() + (int64_t)ms * 1000;
+    } else if (clock_parse_stamp(text, &at_us) < 0) {
+        (void)problem_add(problems, POINTER_KEY(NULL, key),
+                          "must be an RFC 3339 time such as \"2026-01-02T03:04:05Z\", or a "
+                          "duration from now such as \"5m\"");
+        return NULL;
+    }
+    return request_own(r, xstrdup(clock_stamp(at_us, stamp)));
+}
+
+static void check_submit(struct request *r, const struct submit_body *body, struct submit_row *row,
+                         struct problem_list *problems)
+{
+    if (body->session_id && !session_id_is_valid(body->session_id))
+        (void)problem_add(problems, POINTER_KEY(NULL, "session_id"),
+                          "must be 1 to 128 of A-Z a-z 0-9 . _ : -");
+    if (body->snapshot_id && !id_is_uuid(body->snapshot_id))
+        (void)problem_add(problems, POINTER_KEY(NULL, "snapshot_id"), "must be a UUID");
+    row->run_at = read_moment(r, "run_at", body->run_at, problems);
+    row->deadline = read_moment(r, "deadline", body->deadline, problems);
+    row->metadata = raw_member(r, "metadata", body->metadata);
+    if (row->metadata && strlen(row->metadata) > MAX_METADATA_BYTES)
+        (void)problem_add(problems, POINTER_KEY(NULL, "metadata"), "must be at most %d bytes",
+                          MAX_METADATA_BYTES);
+}
+
+static void reply_accepted(struct request *r, const struct accepted_row *row)
+{
+    char location[64];
+    BUF_AUTO(out, BUF_MAX);
+
+    json_open(&out, '{');
+    json_put_member_str(&out, "task_id", row->task_id);
+    json_put_member_str(&out, "session_id", row->session_id);
+    json_put_member_str(&out, "status", row->status);
+    json_put_member_str(&out, "created_at", row->created_at);
+    json_close(&out, '}');
+    snprintf(location, sizeof(location), "/v1/tasks/%s", row->task_id);
+    (void)httpd_set(r->http, "Location", location);
+    if (row->replayed)
+        (void)httpd_set(r->http, "Idempotency-Replayed", "true");
+    reply_json(r, 202, out.data, out.len);
+}
+
+static void on_accepted(void *owner, PGresult *res, const struct err *err)
+{
+    struct request *r = owner;
+    struct accepted_row row;
+    struct err bad = *err;
+
+    if (bad.code != ERR_OK || store_read_accepted(res, &row, &bad) < 0) {
+        reply_err(r, &bad);
+        return;
+    }
+    histogram_add(&r->api->submit_ms, (double)(clock_mono_us() - r->started_us) / 1000);
+    r->api->submits += !row.replayed;
+    if (!row.replayed && strcmp(row.status, "queued") == 0)
+        notify_put(r->api->notify, "r");
+    reply_accepted(r, &row);
+}
+
+void task_submit(struct request *r)
+{
+    struct submit_body body = {.priority = DEFAULT_PRIORITY};
+    struct submit_row row = {.agent = r->params[0]};
+    PROBLEMS_AUTO(problems);
+
+    if (request_read_body(r, false) < 0 || request_read_key(r, &row.key) < 0)
+        return;
+    (void)fields_read(r->body, NULL, submit_fields, &body, &problems);
+    check_submit(r, &body, &row, &problems);
+    if (problems.n > 0) {
+        reply_problems(r, &problems);
+        return;
+    }
+    row.input = raw_member(r, "input", body.input);
+    row.session_id = body.session_id;
+    row.snapshot_id = body.snapshot_id;
+    row.priority = (int)body.priority;
+    if (body.max_attempts)
+        row.max_attempts = request_own(r, xasprintf("%d", (int)body.max_attempts));
+    store_task_submit(pgpool_pick(r->api->pool), &r->call, &row, on_accepted, r);
+}
+
+struct resume_body {
+    const cJSON *respond, *restart;
+};
+
+static const struct field resume_fields[] = {
+    FIELD(struct resume_body, "respond", FIELD_ARRAY, respond, .max = MAX_ANSWERS),
+    FIELD(struct resume_body, "restart", FIELD_ARRAY, restart, .max = MAX_ANSWERS),
+    FIELD_END,
+};
+
+struct answer_body {
+    const char *name, *call_id;
+    const cJSON *output;
+};
+
+static const struct field respond_fields[] = {
+    FIELD(struct answer_body, "name", FIELD_STR, name, .required = true, .min = 1,
+          .max = MAX_NAME_BYTES),
+    FIELD(struct answer_body, "call_id", FIELD_STR, call_id, .min = 1, .max = MAX_NAME_BYTES),
+    FIELD(struct answer_body, "output", FIELD_ANY, output, .required = true),
+    FIELD_END,
+};
+
+static const struct field restart_fields[] = {
+    FIELD(struct answer_body, "name", FIELD_STR, name, .required = true, .min = 1,
+          .max = MAX_NAME_BYTES),
+    FIELD(struct answer_body, "call_id", FIELD_STR, call_id, .min = 1, .max = MAX_NAME_BYTES),
+    FIELD_END,
+};
+
+static void check_answers(const cJSON *answers, const char *key, const struct field *fields,
+                          struct problem_list *problems)
+{
+    const struct pointer *at = POINTER_KEY(NULL, key);
+    struct answer_body ignored;
+    const cJSON *answer;
+    size_t i = 0;
+
+    cJSON_ArrayForEach(answer, answers)(void)
+        fields_read(answer, POINTER_INDEX(at, i++), fields, &ignored, problems);
+}
+
+void task_resume(struct request *r)
+{
+    struct resume_body body = {0};
+    const char *key;
+    PROBLEMS_AUTO(problems);
+
+    if (task_take_id(r) < 0 || request_read_body(r, false) < 0 || request_read_key(r, &key) < 0)
+        return;
+    (void)fields_read(r->body, NULL, resume_fields, &body, &problems);
+    check_answers(body.respond, "respond", respond_fields, &problems);
+    check_answers(body.restart, "restart", restart_fields, &problems);
+    if (problems.n == 0 && cJSON_GetArraySize(body.respond) + cJSON_GetArraySize(body.restart) == 0)
+        (void)problem_add(&problems, NULL, "must have an answer in respond or restart");
+    if (problems.n > 0) {
+        reply_problems(r, &problems);
+        return;
+    }
+    store_task_resume(pgpool_pick(r->api->pool), &r->call, r->params[0], r->http->body, key,
+                      on_accepted, r);
+}
+
+/* ---- abort ---- */
+
+static void on_aborted(void *owner, PGresult *res, const struct err *err)
+{
+    struct request *r = owner;
+    const char *before, *now;
+    struct err bad = *err;
+    bool running;
+    BUF_AUTO(out, BUF_MAX);
+
+    if (bad.code != ERR_OK || store_read_abort(res, &before, &now, &bad) < 0) {
+        reply_err(r, &bad);
+        return;
+    }
+    running = strcmp(now, "aborting") == 0;
+    if (running) {
+        notify_put(r->api->notify, "a:*"); /* whoever runs it */
+    } else if (!before) {
+        notify_task(r->api->notify, 'c', r->params[0]);
+        notify_task(r->api->notify, 'd', r->params[0]);
+        notify_put(r->api->notify, "r"); /* the next of its session */
+    }
+    json_open(&out, '{');
+    json_put_member_str(&out, "task_id", r->params[0]);
+    json_put_member_str(&out, "status", now);
+    json_close(&out, '}');
+    reply_json(r, running || (!before && !strcmp(now, "aborted")) ? 202 : 200, out.data, out.len);
+}
+
+struct abort_body {
+    const char *reason;
+};
+
+static const struct field abort_fields[] = {
+    FIELD(struct abort_body, "reason", FIELD_STR, reason, .min = 1, .max = MAX_REASON_BYTES),
+    FIELD_END,
+};
+
+void task_abort(struct request *r)
+{
+    struct abort_body body = {0};
+    PROBLEMS_AUTO(problems);
+
+    if (task_take_id(r) < 0 || request_read_body(r, true) < 0)
+        return;
+    if (fields_read(r->body, NULL, abort_fields, &body, &problems) < 0) {
+        reply_problems(r, &problems);
+        return;
+    }
+    store_task_abort(pgpool_pick(r->api->pool), &r->call, r->params[0], body.reason, "api",
+                     on_aborted, r);
+}
+
+/* ---- get and list ---- */
+
+static void on_got(void *owner, PGresult *res, const struct err *err)
+{
+    struct request *r = owner;
+    struct err bad = *err;
+    const char *json;
+    bool terminal;
+
+    if (bad.code != ERR_OK || store_read_task(res, &json, &terminal, &bad) < 0)
+        reply_err(r, &bad);
+    else
+        reply_json(r, 200, json, strlen(json));
+}
+
+void task_get(struct request *r)
+{
+    uint64_t wait_ms = 0;
+    struct err err;
+
+    if (task_take_id(r) < 0)
+        return;
+    if (query_ms(&r->query, "wait", MAX_WAIT_MS, &wait_ms, &err) < 0) {
+        reply_fault(r, FAULT_INVALID_REQUEST, "%s", err.msg);
+        return;
+    }
+    if (wait_ms > 0)
+        waiters_add(r->api->waiters, r, wait_ms);
+    else
+        store_task_get(pgpool_pick(r->api->pool), &r->call, r->params[0], on_got, r);
+}
+
+static bool is_status(const char *text)
+{
+    static const char *const words[] = {"scheduled", "queued",    "running",    "aborting",
+                                        "waiting",   "completed", "incomplete", "failed",
+                                        "aborted",   "expired"};
+
+    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
+        if (!strcmp(text, words[i]))
+            return true;
+    return false;
+}
+
+/* -1: answered, `r` is gone. */
+static int read_filter(struct request *r, struct list_filter *ret_filter)
+{
+    *ret_filter = (struct list_filter){
+        .tenant = query_get(&r->query, "tenant"),
+        .status = query_get(&r->query, "status"),
+        .agent = query_get(&r->query, "agent"),
+        .session_id = query_get(&r->query, "session_id"),
+        .before = query_get(&r->query, "before"),
+    };
+    if (ret_filter->status && !is_status(ret_filter->status))
+        reply_fault(r, FAULT_INVALID_REQUEST,
+                    "status must be scheduled, queued, running, aborting, waiting, completed, "
+                    "incomplete, failed, aborted or expired");
+    else if (ret_filter->session_id && !session_id_is_valid(ret_filter->session_id))
+        reply_fault(r, FAULT_INVALID_REQUEST, "session_id must be 1 to 128 of A-Z a-z 0-9 . _ : -");
+    else if (ret_filter->before && !id_is_uuid(ret_filter->before))
+        reply_fault(r, FAULT_INVALID_REQUEST, "before must be the cursor of a next link");
+    else
+        return 0;
+    return -1;
+}
+
+static void on_listed(void *owner, PGresult *res, const struct err *err)
+{
+    struct request *r = owner;
+    struct page page;
+
+    if (err->code != ERR_OK) {
+        reply_err(r, err);
+        return;
+    }
+    if (page_init(&page, r, "tasks", "before") < 0)
+        return;
+    page_keep(&page, "status", query_get(&r->query, "status"));
+    page_keep(&page, "agent", query_get(&r->query, "agent"));
+    page_keep(&page, "session_id", query_get(&r->query, "session_id"));
+    page_keep(&page, "tenant", query_get(&r->query, "tenant"));
+    page_reply(&page, r, res);
+    page_release(&page);
+}
+
+void task_list(struct request *r)
+{
+    struct list_filter filter;
+    struct page page;
+
+    if (read_filter(r, &filter) < 0 || page_init(&page, r, "tasks", "before") < 0)
+        return;
+    store_task_list(pgpool_pick(r->api->pool), &r->call, &filter, page.limit + 1, on_listed, r);
+    page_release(&page);
+}
