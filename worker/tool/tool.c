@@ -21,6 +21,8 @@
 
 #define STATUS_BODY_BYTES 400 /* of a refusal, shown to the model */
 
+static const char too_large[] = "the result is larger than max_result_bytes";
+
 enum tool_state {
     TOOL_IDLE,    /* nothing */
     TOOL_POSTING, /* http_start() */
@@ -85,6 +87,10 @@ static void on_posted(void *owner, const struct err *err)
     char message[STATUS_BODY_BYTES + 64];
     BUF_AUTO(clean, BUF_MAX);
 
+    if (call->received_bytes > call->max_reply_bytes) {
+        tool_fail(run, "TOOL_OUTPUT_TOO_LARGE", too_large, "");
+        return;
+    }
     if (err->code != ERR_OK) {
         tool_fail(run, code_of(err->code), err->msg, "");
         return;
@@ -179,8 +185,7 @@ static void on_ended(void *owner, const struct err *err)
 
     (void)utf8_put_clean(&tail, p->stderr_tail.data, p->stderr_tail.len);
     if (run->too_large) {
-        tool_fail(run, "TOOL_OUTPUT_TOO_LARGE", "the result is larger than max_result_bytes",
-                  tail.data);
+        tool_fail(run, "TOOL_OUTPUT_TOO_LARGE", too_large, tail.data);
     } else if (err->code != ERR_OK) {
         tool_fail(run, code_of(err->code), err->msg, tail.data);
     } else if (p->exit_status == 0 && p->term_signal == 0) {
