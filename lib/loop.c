@@ -4,6 +4,7 @@
 
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 static void on_signal(uv_signal_t *handle, int signum)
@@ -16,12 +17,26 @@ static void on_signal(uv_signal_t *handle, int signum)
     loop->on_stop(loop->owner);
 }
 
+/* Whoever started us may be killed without a chance to tell us: the kernel does. */
+static void follow_parent(void)
+{
+    const char *text = getenv("NOCTURNE_PARENT");
+    long parent = text ? strtol(text, NULL, 10) : 0;
+
+    if (parent <= 0)
+        return;
+    if (prctl(PR_SET_PDEATHSIG, SIGTERM) < 0 || getppid() != parent)
+        _exit(1); /* it is gone already */
+    unsetenv("NOCTURNE_PARENT"); /* it is not our children's parent */
+}
+
 void loop_init(struct loop *loop, loop_stop_fn *on_stop, void *owner)
 {
     loop->signals = 0;
     loop->on_stop = on_stop;
     loop->owner = owner;
     signal(SIGPIPE, SIG_IGN);
+    follow_parent();
     if (uv_loop_init(&loop->uv) < 0)
         abort();
     uv_signal_init(&loop->uv, &loop->sigterm);

@@ -14,6 +14,10 @@ struct loop {
     void *owner;
 };
 
+/*
+ * With NOCTURNE_PARENT=PID in the environment the process gets SIGTERM when that parent dies, and
+ * ends at once when it is dead already: a killed `nocturne dev` leaves no daemon behind.
+ */
 void loop_init(struct loop *loop, loop_stop_fn *on_stop, void *owner);
 
 /* Run until nothing is left to do but wait for signals, and close. Returns 0, or 1 when handles

@@ -299,3 +299,17 @@ int store_doctor(const char *conninfo, doctor_fn *each, void *owner, struct err 
     pg_close_blocking(d.conn);
     return rc;
 }
+
+int store_doctor_workers(const char *conninfo, int *ret_live, struct err *err)
+{
+    struct doctor d = {.conn = pg_open_blocking(conninfo, NAME, err)};
+    PGresult *res;
+
+    if (!d.conn)
+        return -1;
+    if ((res = ask(&d, SQL_DOCTOR_LIVE, err)))
+        *ret_live = (int)number(res, 0, 0);
+    pg_close_blocking(d.conn);
+    PQclear(res);
+    return res ? 0 : -1;
+}

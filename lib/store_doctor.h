@@ -23,5 +23,8 @@ typedef void doctor_fn(void *owner, const struct doctor_finding *finding);
 /* Tell every finding, bad or not. -1 when the database cannot be asked. */
 int store_doctor(const char *conninfo, doctor_fn *each, void *owner, struct err *err);
 
+/* How many workers are live, by the database's clock. -1 when it cannot be asked. */
+int store_doctor_workers(const char *conninfo, int *ret_live, struct err *err);
+
 /* "ok", "warn" or "fail". */
 const char *doctor_level_name(enum doctor_level level);

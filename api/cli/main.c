@@ -79,6 +79,16 @@ static const struct arg_option doctor_options[] = {
     ARG("json", ARG_FLAG, json, NULL, "print JSON"),
     ARG_END,
 };
+static const struct arg_option dev_options[] = {
+    ARG("data", ARG_STR, data, "DIR", "where the private PostgreSQL lives (.nocturne)"),
+    ARG("listen", ARG_STR, listen, "HOST:PORT",
+        "the API (127.0.0.1:8700); port 0 takes a free one"),
+    ARG("workers", ARG_INT, workers, "N", "how many workers (1)"),
+    ARG("schedulers", ARG_INT, schedulers, "N", "how many schedulers (1)"),
+    ARG("agents", ARG_STR, agents, "DIR", "apply the definitions of this folder"),
+    ARG("database", ARG_STR, database, "URL", "use this PostgreSQL instead of a private one"),
+    ARG_END,
+};
 
 /* clang-format off */
 static const struct command commands[] = {
@@ -108,6 +118,9 @@ static const struct command commands[] = {
      plain_options, cmd_agents_apply},
     {"agents delete", "NAME", 1, 1, "Take no more tasks for an agent.", NULL, plain_options,
      cmd_agents_delete},
+    {"dev", "", 0, 0, "Run everything in this terminal, with a private PostgreSQL.",
+     "Prints `ready http://HOST:PORT` when all is up. Ctrl-C drains and stops everything.\n",
+     dev_options, cmd_dev},
     {"migrate", "", 0, 0, "Bring the database to the schema of this program.", NULL,
      migrate_options, cmd_migrate},
     {"doctor", "", 0, 0, "Check the database, the workers and the clocks.",

@@ -53,11 +53,12 @@ void task_print_output(struct term *term, const cJSON *output)
     term_break(term);
 }
 
-static void print_error(struct term *term, const char *label, const cJSON *error)
+static void print_error(struct term *term, const cJSON *error)
 {
+    const char *code = json_str_or(error, "code", "");
+
     if (error)
-        term_say(term, "%s: %s%s%s", label, json_str_or(error, "message", ""),
-                 *json_str_or(error, "code", "") ? " " : "", json_str_or(error, "code", ""));
+        term_say(term, "error: %s%s%s", code, *code ? ": " : "", json_str_or(error, "message", ""));
 }
 
 /* Which questions are open, with the command that answers all of them. */
@@ -105,7 +106,7 @@ void task_print_end(struct term *term, const cJSON *task)
         break;
     default:
         term_say(term, "%s%s%s%s", status, *reason ? " (" : "", reason, *reason ? ")" : "");
-        print_error(term, "error", json_get(task, "error"));
+        print_error(term, json_get(task, "error"));
     }
 }
 
