@@ -110,7 +110,7 @@ ARGUMENTS = {
     'task_abort': ":r, 'why', 'me', 'default'", 'task_get': ":l, 'default'",
     'task_peek': ":l, 'default'",
     'task_list': "'default', null, null, null, null, 20",
-    'task_submit': "'f1', '\"x\"', 's7', null, null, 5, null, null, null, 'key', null, 'default'",
+    'task_submit': "'f1', '\"x\"', 's7', null, null, 5, null, null, null, 'key', null, 'default', null",
     'task_sweep': 'array[:d, :l]::uuid[]',
     'turn_append': "1, array[:l]::uuid[], array[:e], array[21], array[1], array[0], array[E'x\\n']",
     'turn_artifact': "1, array[:l]::uuid[], array[:e], array['n'], array['{}']",
@@ -138,8 +138,8 @@ VARIANTS = [
     ('task_abort', ":due, 'why', 'me', 'default'"),
     ('task_abort', ":d, 'why', 'me', 'default'"),
     ('task_get', ":d, 'default'"),
-    ('task_submit', "'f1', '\"x\"', null, null, null, 5, null, null, null, null, null, 'default'"),
-    ('task_submit', "'f1', '\"x\"', null, :d, null, 5, null, null, null, null, null, 'default'"),
+    ('task_submit', "'f1', '\"x\"', null, null, null, 5, null, null, null, null, null, 'default', null"),
+    ('task_submit', "'f1', '\"x\"', null, :d, null, 5, null, null, null, null, null, 'default', null"),
 ]
 BEFORE = {  # so that there is something to do
     'lease_rescue': "update nocturne.worker set state = 'dead' where worker_id <= 3;",
