@@ -66,7 +66,7 @@ static void turn_free(struct turn *turn)
     work_free(turn->work);
     cJSON_Delete(turn->custom);
     cJSON_Delete(turn->artifacts);
-    buf_release(&turn->new_artifacts);
+    cJSON_Delete(turn->new_artifacts);
     buf_release(&turn->messages);
     buf_release(&turn->wire);
     buf_release(&turn->end_output);
@@ -489,9 +489,9 @@ struct turn *turn_start(const struct turn_env *env, const struct claim_row *clai
                         const struct load_row *load, struct list *turns)
 {
     struct turn *turn = xcalloc(1, sizeof(*turn));
-    struct buf *const bufs[] = {&turn->new_artifacts, &turn->messages,      &turn->wire,
-                                &turn->end_output,    &turn->end_usage,     &turn->end_abort,
-                                &turn->end_messages,  &turn->end_interrupts};
+    struct buf *const bufs[] = {&turn->messages,      &turn->wire,      &turn->end_output,
+                                &turn->end_usage,     &turn->end_abort, &turn->end_messages,
+                                &turn->end_interrupts};
 
     for (size_t i = 0; i < sizeof(bufs) / sizeof(*bufs); i++)
         buf_init(bufs[i], BUF_MAX);

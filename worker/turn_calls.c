@@ -36,7 +36,7 @@ static void call_succeed(struct call *call, const char *output, const char *stde
 {
     struct buf *event;
 
-    call->state = CALL_DONE;
+    call->status = CALL_DONE;
     call->output = xstrdup(output);
     if (call->turn->replaying)
         return;
@@ -51,7 +51,7 @@ static void call_fail(struct call *call, const char *code, const char *message,
 {
     struct buf *event;
 
-    call->state = CALL_FAILED;
+    call->status = CALL_FAILED;
     call->code = xstrdup(code);
     call->message = xstrdup(message);
     if (call->turn->replaying)
@@ -71,7 +71,7 @@ static void call_interrupt(struct call *call, const char *why)
 {
     struct buf *event;
 
-    call->state = CALL_INTERRUPTED;
+    call->status = CALL_INTERRUPTED;
     call->interrupt = xstrdup(why);
     if (call->turn->replaying)
         return;
@@ -102,25 +102,34 @@ static void run_state(struct call *call, const cJSON *arguments)
     call_succeed(call, "{\"status\":\"ok\"}", NULL);
 }
 
+/* Put `item`, which has a name, into the array, in the place of the one of that name. */
+static void put_named(cJSON **array, cJSON *item)
+{
+    const char *name = json_str_or(item, "name", "");
+    int at = 0;
+    const cJSON *old;
+
+    if (!*array)
+        *array = cJSON_CreateArray();
+    cJSON_ArrayForEach(old, *array)
+    {
+        if (!strcmp(json_str_or(old, "name", ""), name)) {
+            cJSON_ReplaceItemInArray(*array, at, item);
+            return;
+        }
+        at++;
+    }
+    cJSON_AddItemToArray(*array, item);
+}
+
 /* Note in the references that this task holds the newest artifact of that name. */
 static void refer_artifact(struct turn *turn, const char *name)
 {
-    cJSON *ref;
+    cJSON *ref = cJSON_CreateObject();
 
-    if (!turn->artifacts)
-        turn->artifacts = cJSON_CreateArray();
-    cJSON_ArrayForEach(ref, turn->artifacts)
-    {
-        if (strcmp(json_str_or(ref, "name", ""), name) != 0)
-            continue;
-        cJSON_ReplaceItemInObjectCaseSensitive(ref, "task_id",
-                                               cJSON_CreateString(turn->out.task_id));
-        return;
-    }
-    ref = cJSON_CreateObject();
     cJSON_AddStringToObject(ref, "name", name);
     cJSON_AddStringToObject(ref, "task_id", turn->out.task_id);
-    cJSON_AddItemToArray(turn->artifacts, ref);
+    put_named(&turn->artifacts, ref);
 }
 
 static void run_artifact(struct call *call, const cJSON *arguments)
@@ -130,6 +139,7 @@ static void run_artifact(struct call *call, const cJSON *arguments)
     BUF_AUTO(artifact, BUF_MAX);
     BUF_AUTO(result, BUF_MAX);
     struct buf *event;
+    struct err err;
 
     (void)json_open(&artifact, '{');
     (void)json_put_member_str(&artifact, "name", name);
@@ -142,7 +152,7 @@ static void run_artifact(struct call *call, const cJSON *arguments)
     (void)json_close(&artifact, '}');
     refer_artifact(turn, name);
     record_artifact(&turn->out.now, name, artifact.data);
-    (void)json_put_raw(&turn->new_artifacts, artifact.data, artifact.len);
+    put_named(&turn->new_artifacts, json_parse(artifact.data, artifact.len, &err));
     if (!turn->replaying) {
         event = turn_event(turn, "artifact");
         (void)json_put_member_str(event, "name", name);
@@ -221,15 +231,15 @@ void calls_from_message(struct turn *turn, const cJSON *message)
 
         call->turn = turn;
         call->idx = i;
-        call->state = CALL_NEW;
+        call->status = CALL_NEW;
         call->name = xstrdup(found[i].name);
         call->ref = xstrdup(found[i].ref);
         call->arguments = arguments_of(found[i].input);
         if (found[i].pending) {
-            call->state = CALL_DONE;
+            call->status = CALL_DONE;
             call->output = json_print(found[i].pending);
         } else if (found[i].interrupt) {
-            call->state = CALL_INTERRUPTED;
+            call->status = CALL_INTERRUPTED;
             call->interrupt = json_print(found[i].interrupt);
         }
         /* task, step and place: the same for whoever makes this call, however often */
@@ -263,7 +273,7 @@ void calls_claim(struct turn *turn)
     for (int i = 0; i < turn->ncalls; i++) {
         struct call *call = &turn->calls[i];
 
-        if (call->state != CALL_NEW)
+        if (call->status != CALL_NEW)
             continue;
         record_claim(&turn->out.now, turn->step, call->idx, call->ref, call->name);
         call->ledgered = true;
@@ -277,7 +287,7 @@ static void settle(struct call *call, bool unknown)
 
     if (!call->ledgered)
         return;
-    if (call->state == CALL_DONE) {
+    if (call->status == CALL_DONE) {
         (void)json_put_raw(&result, call->output, strlen(call->output));
     } else {
         (void)json_open(&result, '{');
@@ -287,7 +297,7 @@ static void settle(struct call *call, bool unknown)
     }
     record_settle(&turn->out.now, turn->step, call->idx,
                   unknown                    ? "unknown"
-                  : call->state == CALL_DONE ? "done"
+                  : call->status == CALL_DONE ? "done"
                                              : "failed",
                   result.data, turn->seq);
     turn->kept_seq = turn->seq;
@@ -307,7 +317,7 @@ static void on_tool_done(void *owner, const struct tool_outcome *outcome)
         return;
     }
     if (canceled && turn->leaving && !turn->aborting) {
-        call->state = CALL_NEW; /* its row stays claimed: the next worker asks the tool's policy */
+        call->status = CALL_NEW; /* its row stays claimed: the next worker asks the tool's policy */
     } else if (outcome->ok) {
         call_succeed(call, outcome->output, outcome->stderr_tail);
         settle(call, false);
@@ -328,7 +338,7 @@ static void call_run(struct call *call)
     (void)json_put_member_raw(event, "input", call->arguments);
     turn_event_end(turn);
     turn->env->stats->tool_calls++;
-    call->state = CALL_RUNNING;
+    call->status = CALL_RUNNING;
     call->started_us = clock_mono_us();
     turn->running++;
     tool_run_start(&call->run, &turn->env->tool, call->tool, call->arguments, &ids, on_tool_done,
@@ -339,7 +349,7 @@ void calls_run(struct turn *turn)
 {
     turn_enter(turn, TURN_CALLING);
     for (int i = 0; i < turn->ncalls; i++)
-        if (turn->calls[i].state == CALL_NEW)
+        if (turn->calls[i].status == CALL_NEW)
             call_run(&turn->calls[i]);
     if (turn->running == 0)
         turn_park(turn, calls_finish);
@@ -348,7 +358,7 @@ void calls_run(struct turn *turn)
 void calls_cancel(struct turn *turn)
 {
     for (int i = 0; i < turn->ncalls; i++)
-        if (turn->calls[i].state == CALL_RUNNING)
+        if (turn->calls[i].status == CALL_RUNNING)
             tool_run_cancel(&turn->calls[i].run);
 }
 
@@ -359,7 +369,7 @@ void calls_finish(struct turn *turn)
         return;
     }
     for (int i = 0; i < turn->ncalls; i++) {
-        if (turn->calls[i].state == CALL_INTERRUPTED) {
+        if (turn->calls[i].status == CALL_INTERRUPTED) {
             turn_interrupt(turn);
             return;
         }
@@ -380,9 +390,9 @@ void calls_put_tool_message(struct turn *turn, const char *open_code, const char
     for (int i = 0; i < turn->ncalls; i++) {
         const struct call *call = &turn->calls[i];
 
-        if (call->state == CALL_DONE)
+        if (call->status == CALL_DONE)
             history_put_response(&message, call->name, call->ref, call->output);
-        else if (call->state == CALL_FAILED)
+        else if (call->status == CALL_FAILED)
             history_put_failure(&message, call->name, call->ref, call->code, call->message);
         else
             history_put_failure(&message, call->name, call->ref, open_code ? open_code : "OPEN",
@@ -408,9 +418,9 @@ static cJSON *metadata_of(const struct call *call)
     cJSON *metadata = cJSON_CreateObject();
     BUF_AUTO(failure, BUF_MAX);
 
-    if (call->state == CALL_INTERRUPTED) {
+    if (call->status == CALL_INTERRUPTED) {
         cJSON_AddItemToObject(metadata, "interrupt", cJSON_Parse(call->interrupt));
-    } else if (call->state == CALL_DONE) {
+    } else if (call->status == CALL_DONE) {
         cJSON_AddItemToObject(metadata, "pendingOutput", cJSON_Parse(call->output));
     } else {
         history_put_error_value(&failure, call->code ? call->code : "OPEN",
@@ -433,7 +443,7 @@ void calls_put_interrupted(struct turn *turn, struct buf *message, struct buf *i
     {
         if (!json_get(part, "toolRequest") || i == turn->ncalls)
             continue;
-        if (turn->calls[i].state == CALL_INTERRUPTED)
+        if (turn->calls[i].status == CALL_INTERRUPTED)
             put_interrupt(&turn->calls[i], interrupts);
         cJSON_DeleteItemFromObjectCaseSensitive(part, "metadata");
         cJSON_AddItemToObject(part, "metadata", metadata_of(&turn->calls[i]));

@@ -106,11 +106,11 @@ static void put_output(struct turn *turn, const char *message, const char *data)
     (void)json_put_key(out, "text");
     (void)json_put_strn(out, text.data, text.len);
     (void)json_put_member_raw(out, "message", message);
-    if (turn->new_artifacts.len) {
-        (void)json_put_key(out, "artifacts");
-        (void)json_open(out, '[');
-        (void)json_put_raw(out, turn->new_artifacts.data, turn->new_artifacts.len);
-        (void)json_close(out, ']');
+    if (turn->new_artifacts) {
+        char *artifacts = json_print(turn->new_artifacts);
+
+        (void)json_put_member_raw(out, "artifacts", artifacts);
+        free(artifacts);
     }
     (void)json_put_member_raw(out, "data", data);
     (void)json_close(out, '}');

@@ -22,7 +22,7 @@ enum turn_state {
     TURN_ENDED,    /* nothing */
 };
 
-enum call_state {
+enum call_status {
     CALL_NEW,         /* to be claimed and run */
     CALL_RUNNING,     /* tool_run_start() */
     CALL_DONE,        /* `output` */
@@ -34,7 +34,7 @@ enum call_state {
 struct call {
     struct turn *turn;
     int idx; /* place in the step */
-    enum call_state state;
+    enum call_status status;
     char *name, *ref;
     char *arguments; /* JSON; NULL when it was none */
     const struct agent_tool *tool;
@@ -71,7 +71,7 @@ struct turn {
     cJSON *custom;                 /* NULL: none yet */
     bool custom_told;              /* a state.patch of this turn was sent */
     cJSON *artifacts;              /* references, NULL: none */
-    struct buf new_artifacts;      /* their contents, comma-separated, for the output */
+    cJSON *new_artifacts;          /* those of this turn, whole, for the output; NULL: none */
 
     struct buf messages; /* new canonical messages, comma-separated */
     struct buf wire;     /* all messages in the provider's form */
