@@ -125,7 +125,7 @@ static struct call *find_open(struct turn *turn, const cJSON *answer)
     for (int i = 0; i < turn->ncalls; i++) {
         struct call *call = &turn->calls[i];
 
-        if (call->state != CALL_INTERRUPTED || (ref && strcmp(call->ref, ref) != 0) ||
+        if (call->status != CALL_INTERRUPTED || (ref && strcmp(call->ref, ref) != 0) ||
             (name && strcmp(call->name, name) != 0))
             continue;
         return call;
@@ -146,7 +146,7 @@ static int take_responses(struct turn *turn, const cJSON *responses, struct err 
         if (!call)
             return err_set(err, ERR_INVALID, "no call of \"%.60s\" waits for an answer",
                            json_str_or(answer, "name", ""));
-        call->state = CALL_DONE;
+        call->status = CALL_DONE;
         call->output = output ? json_print(output) : xstrdup("null");
         if (!turn->first)
             continue; /* told already */
@@ -171,7 +171,7 @@ static int take_restarts(struct turn *turn, const cJSON *restarts, struct err *e
         if (!call)
             return err_set(err, ERR_INVALID, "no call of \"%.60s\" waits to be restarted",
                            json_str_or(answer, "name", ""));
-        call->state = CALL_NEW;
+        call->status = CALL_NEW;
         call->resumed = true;
         free(call->interrupt);
         call->interrupt = NULL;
@@ -179,7 +179,7 @@ static int take_restarts(struct turn *turn, const cJSON *restarts, struct err *e
     for (int i = 0; i < turn->ncalls; i++) {
         struct call *call = &turn->calls[i];
 
-        if (call->state == CALL_INTERRUPTED)
+        if (call->status == CALL_INTERRUPTED)
             return err_set(err, ERR_INVALID,
                            "call \"%.60s\" of \"%.60s\" still waits for an answer", call->ref,
                            call->name);
@@ -209,18 +209,18 @@ static const cJSON *find_ledger(const cJSON *rows, int step, int idx)
 static void judge_unknown(struct turn *turn, struct call *call)
 {
     calls_prepare(turn, call);
-    if (call->state != CALL_NEW)
+    if (call->status != CALL_NEW)
         return;
     call->ledgered = true;
     switch (call->tool->on_unknown) {
     case TOOL_UNKNOWN_RETRY:
         return; /* runs again, with the same idempotency key */
     case TOOL_UNKNOWN_ASK:
-        call->state = CALL_INTERRUPTED;
+        call->status = CALL_INTERRUPTED;
         call->interrupt = xstrdup("{\"unknown_outcome\":true}");
         return;
     case TOOL_UNKNOWN_FAIL:
-        call->state = CALL_FAILED;
+        call->status = CALL_FAILED;
         call->code = xstrdup("OUTCOME_UNKNOWN");
         call->message = xstrdup("the worker died while the tool ran; it may have taken effect");
         record_settle(&turn->out.now, turn->step, call->idx, "unknown",
@@ -241,13 +241,13 @@ static void replay_calls(struct turn *turn, const cJSON *rows)
         const cJSON *result = cJSON_GetObjectItemCaseSensitive(row, "result");
         const char *status = json_str_or(row, "status", "");
 
-        if (call->state != CALL_NEW)
+        if (call->status != CALL_NEW)
             continue;
         if (!strcmp(status, "done")) {
-            call->state = CALL_DONE;
+            call->status = CALL_DONE;
             call->output = result ? json_print(result) : xstrdup("null");
         } else if (!strcmp(status, "failed") || !strcmp(status, "unknown")) {
-            call->state = CALL_FAILED;
+            call->status = CALL_FAILED;
             call->code = xstrdup(json_str_or(result, "code", "TOOL_FAILED"));
             call->message = xstrdup(json_str_or(result, "message", ""));
         } else if (row) {
@@ -262,7 +262,7 @@ static void replay_calls(struct turn *turn, const cJSON *rows)
 static bool calls_are_answered(const struct turn *turn)
 {
     for (int i = 0; i < turn->ncalls; i++)
-        if (turn->calls[i].state != CALL_DONE && turn->calls[i].state != CALL_FAILED)
+        if (turn->calls[i].status != CALL_DONE && turn->calls[i].status != CALL_FAILED)
             return false;
     return true;
 }
