@@ -46,6 +46,9 @@ struct client {
 
 static void load_more(struct load *l);
 
+/* The first failures say what is wrong; a thousand more say nothing new. */
+#define COMPLAINTS 5
+
 static void samples_add(struct samples *s, double ms)
 {
     if (s->n == s->cap) {
@@ -128,7 +131,7 @@ static void on_stream_end(void *owner, const struct err *err)
 {
     struct client *c = owner;
 
-    if (err->code != ERR_OK || !c->done)
+    if ((err->code != ERR_OK || !c->done) && c->load->failed < COMPLAINTS)
         fprintf(stderr, "a stream ended early: %s (status %ld)\n", err->msg, c->call.status);
     client_end(c, err->code == ERR_OK && c->done);
 }
@@ -153,8 +156,9 @@ static void on_submitted(void *owner, const struct err *err)
     if (err->code == ERR_OK && c->call.status == 202)
         root = json_parse(c->call.reply.data, c->call.reply.len, &parse_err);
     if (!root) {
-        fprintf(stderr, "submit: %s, status %ld: %s\n", err->msg, c->call.status,
-                c->call.reply.data);
+        if (l->failed < COMPLAINTS)
+            fprintf(stderr, "submit: %s, status %ld: %s\n", err->msg, c->call.status,
+                    c->call.reply.data);
         client_end(c, false);
         return;
     }
