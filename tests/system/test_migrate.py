@@ -1,0 +1,127 @@
+"""nocturne migrate: forward only, checked, one at a time."""
+import concurrent.futures
+import json
+
+import cluster
+import harness
+
+VERSIONS = [version for version, _, _ in cluster.migrations()]
+CLI_FAILED, CLI_USAGE, CLI_UNREACHABLE = 1, 2, 8
+
+
+def empty():
+    return harness.Env(migrated=False)
+
+
+def states(env):
+    done = env.cli('migrate', '--status', '--json', check=False)
+    return {m['version']: m['state'] for m in json.loads(done.stdout)['migrations']}
+
+
+def test_an_empty_database_gets_everything_once():
+    with empty() as env:
+        assert states(env) == {v: 'pending' for v in VERSIONS}
+        assert env.value("select to_regnamespace('nocturne')") is None  # asking changes nothing
+        done = env.cli('migrate')
+        assert 'applied %d migrations' % len(VERSIONS) in done.stdout, done
+        assert states(env) == {v: 'applied' for v in VERSIONS}
+        assert 'nothing to do' in env.cli('migrate').stdout
+        assert json.loads(env.cli('migrate', '--json').stdout) == {'applied': 0}
+        assert env.cli('migrate', '--status').returncode == 0
+
+
+def test_the_checksums_are_those_of_the_files():
+    """So the template that the other tests start from is what `nocturne migrate` makes."""
+    query = 'select version, name, checksum from nocturne.migration order by version'
+    with empty() as made, harness.Env() as copied:
+        made.cli('migrate')
+        assert made.sql(query) == copied.sql(query)
+        columns = """select table_name, column_name, data_type, is_nullable, column_default
+                     from information_schema.columns where table_schema = 'nocturne' order by 1, 2"""
+        assert made.sql(columns) == copied.sql(columns)
+
+
+def test_two_at_once_both_succeed_and_one_works():
+    with empty() as env:
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            runs = list(pool.map(lambda _: env.cli('migrate', '--json'), range(4)))
+        applied = [json.loads(run.stdout)['applied'] for run in runs]
+        assert sum(applied) == len(VERSIONS), applied
+        assert env.value('select count(*) from nocturne.migration') == len(VERSIONS)
+
+
+def test_who_comes_second_waits():
+    with empty() as env:
+        first = env.psql()
+        first.run('begin')
+        first.run("select pg_advisory_xact_lock(hashtext('nocturne.migrate'))")
+        second = env.spawn('migrate', [harness.program('nocturne'), 'migrate', '--database',
+                                       env.conninfo])
+        harness.wait_until(lambda: env.value(
+            "select count(*) from pg_locks where locktype = 'advisory' and not granted"), 10)
+        assert env.value("select to_regnamespace('nocturne')") is None
+        first.run('commit')
+        assert second.wait() == 0, second.tail()
+        assert states(env) == {v: 'applied' for v in VERSIONS}
+
+
+def refused(env, text):
+    before = env.sql('select * from nocturne.migration order by version')
+    done = env.cli('migrate', check=False)
+    assert done.returncode == CLI_FAILED and text in done.stderr, done
+    assert env.sql('select * from nocturne.migration order by version') == before
+
+
+def test_a_migration_changed_after_it_was_applied_is_refused():
+    with harness.Env() as env:
+        env.execute("update nocturne.migration set checksum = 'other' where version = 2")
+        assert states(env)[2] == 'changed'
+        refused(env, 'migration 2 (functions) was changed after it was applied')
+
+
+def test_a_database_newer_than_the_program_is_refused():
+    with harness.Env() as env:
+        env.execute("insert into nocturne.migration values (9999, 'future', 'x')")
+        assert states(env)[9999] == 'unknown'
+        refused(env, 'migration 9999 (future), which is newer than this program')
+        assert env.cli('migrate', '--status', check=False).returncode == CLI_FAILED
+
+
+def test_a_gap_is_refused():
+    with harness.Env() as env:
+        env.execute('delete from nocturne.migration where version = 1')
+        refused(env, 'migration 1 (tables) was not applied before 2')
+
+
+def test_a_migration_that_fails_leaves_nothing_of_itself():
+    with empty() as env:
+        # in the way of the second one, which the first does not touch
+        env.execute('create schema nocturne; create function nocturne.stamp(at timestamptz)'
+                    " returns text language sql as 'select null::text'")
+        done = env.cli('migrate', check=False)
+        assert done.returncode == CLI_FAILED and 'migration 2 (functions): ' in done.stderr, done
+        assert states(env)[1] == 'applied' and states(env)[2] == 'pending'
+        assert env.value("select to_regproc('nocturne.submit')") is None
+        env.execute('drop function nocturne.stamp(timestamptz)')  # and it can go on
+        assert json.loads(env.cli('migrate', '--json').stdout) == {'applied': len(VERSIONS) - 1}
+
+
+def test_a_role_that_may_not_create_schemas_can_migrate_one_it_owns():
+    with empty() as env:
+        role = env.db + '_owner'
+        env.execute('create role %s login; create schema nocturne authorization %s' % (role, role))
+        try:
+            conninfo = env.conninfo.replace('user=' + env.cluster.user, 'user=' + role)
+            env.cli('migrate', '--database', conninfo)
+            assert states(env) == {v: 'applied' for v in VERSIONS}
+            env.execute("set role %s; select nocturne.make_partitions(5)" % role)
+        finally:
+            env.execute('drop owned by %s cascade; drop role %s' % (role, role))
+
+
+def test_no_database_has_an_exit_status_of_its_own():
+    with empty() as env:
+        done = env.cli('migrate', '--database', env.conninfo + '_x', check=False)
+        assert done.returncode == CLI_UNREACHABLE and 'does not exist' in done.stderr, done
+        done = env.cli('migrate', env={'NOCTURNE_DATABASE': ''}, check=False)
+        assert done.returncode in (CLI_USAGE, CLI_UNREACHABLE), done
