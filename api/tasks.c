@@ -98,6 +98,18 @@ static void check_submit(struct request *r, const struct submit_body *body, stru
                           MAX_METADATA_BYTES);
 }
 
+/* A time from now is another one when the client asks again, so then its text stands for it. */
+static const char *fingerprint(struct request *r, const struct submit_body *body)
+{
+    uint64_t ignored;
+    bool relative = (body->run_at && clock_parse_duration(body->run_at, &ignored) == 0) ||
+                    (body->deadline && clock_parse_duration(body->deadline, &ignored) == 0);
+
+    if (!relative)
+        return NULL;
+    return request_own(r, xasprintf("%s\n%s", r->params[0], r->http->body));
+}
+
 static void reply_accepted(struct request *r, const struct accepted_row *row)
 {
     char location[64];
@@ -151,6 +163,7 @@ void task_submit(struct request *r)
     row.session_id = body.session_id;
     row.snapshot_id = body.snapshot_id;
     row.priority = (int)body.priority;
+    row.print = fingerprint(r, &body);
     if (body.max_attempts)
         row.max_attempts = request_own(r, xasprintf("%d", (int)body.max_attempts));
     store_task_submit(pgpool_pick(r->api->pool), &r->call, &row, on_accepted, r);

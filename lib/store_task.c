@@ -33,6 +33,7 @@ void store_task_submit(struct pg *pg, struct pg_call *call, const struct submit_
     pg_param_text(call, row->key);
     pg_param_text(call, row->options);
     pg_param_text(call, STORE_TENANT);
+    pg_param_text(call, row->print);
     pg_exec(pg, call, STORE_TASK_MS, done, owner);
 }
 

@@ -25,7 +25,7 @@ struct submit_row {
     int priority;
     const char *metadata;
     const char *max_attempts; /* number as text */
-    const char *key, *options;
+    const char *key, *options, *print;
 };
 void store_task_submit(struct pg *pg, struct pg_call *call, const struct submit_row *row,
                        pg_done_fn *done, void *owner);

@@ -56,11 +56,14 @@ end $$;
 -- p_input     "text", {"message": {"role","content"}} or, for process and http agents, any JSON
 -- p_snapshot  continue (branch from) this snapshot instead of the session's head
 -- p_options   {"resume"?: ..., "state"?: ...}; the daemons' wires use it
+-- p_print     what makes two requests of one key the same, instead of the parameters above: a
+--             time that the client gave from now is another one when it asks again
 create function nocturne.submit(
     p_agent text, p_input json, p_session text default null, p_snapshot uuid default null,
     p_run_at timestamptz default null, p_priority int default 5, p_metadata json default null,
     p_max_attempts int default null, p_deadline timestamptz default null,
     p_key text default null, p_options json default null, p_tenant text default 'default',
+    p_print text default null,
     out task_id uuid, out session_id text, out status text, out created_at timestamptz,
     out replayed boolean) language plpgsql as $$
 declare
@@ -75,9 +78,10 @@ begin
         raise exception 'priority must be from 0 to 9' using errcode = 'NT400';
     end if;
     if p_key is not null then
-        print := sha256(convert_to(row(p_agent, p_input::text, p_session, p_snapshot,
-                     extract(epoch from p_run_at), p_priority, p_metadata::text, p_max_attempts,
-                     extract(epoch from p_deadline), p_options::text)::text, 'UTF8'));
+        print := sha256(convert_to(coalesce(p_print, row(p_agent, p_input::text, p_session,
+                     p_snapshot, extract(epoch from p_run_at), p_priority, p_metadata::text,
+                     p_max_attempts, extract(epoch from p_deadline), p_options::text)::text),
+                     'UTF8'));
         insert into nocturne.idempotency values (p_tenant, p_key, id, print, at + interval '30 days')
         on conflict (tenant, key) do nothing;
         if not found then
