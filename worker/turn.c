@@ -388,7 +388,8 @@ static void on_flushed(void *owner, enum flush_result result, bool barrier, cons
         break;
     case FLUSH_ABORTING:
         turn_unfinish(turn);
-        turn->leaving = false; /* an abort beats everything else */
+        turn->leaving = false; /* an abort beats everything else, a time-out of ours too */
+        turn->aborting = false;
         read_control(turn, control);
         turn_finish_early(turn);
         break;
@@ -408,6 +409,9 @@ void turn_abort(struct turn *turn, const struct turn_abort *abort_now)
     if (turn->aborting || turn->lost)
         return;
     turn->aborting = true;
+    free(turn->abort_status);
+    free(turn->abort_reason);
+    free(turn->abort_actor);
     turn->abort_status = xstrdup(abort_now->status);
     turn->abort_reason = xstrdup(abort_now->reason);
     turn->abort_actor = xstrdup(abort_now->actor);

@@ -414,7 +414,8 @@ void turn_finish_early(struct turn *turn)
     free(message);
 }
 
-/* The record stands in `sent` again; nothing was written behind it, because the turn waited. */
+/* The record stands in `sent` again; nothing was written behind it, because the turn waited. What
+ * had been said stays the output; why it ended is another story now. */
 void turn_unfinish(struct turn *turn)
 {
     struct record *now = &turn->out.now, *sent = &turn->out.sent;
@@ -430,4 +431,7 @@ void turn_unfinish(struct turn *turn)
     now->how = RECORD_OPEN;
     now->end = NULL;
     now->barrier = false;
+    free(turn->end_error);
+    turn->end_error = NULL;
+    buf_reset(&turn->end_interrupts);
 }
