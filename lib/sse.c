@@ -21,11 +21,12 @@ void sse_init(struct sse *sse, size_t max_event_bytes, sse_event_fn *on_event, v
 
 void sse_release(struct sse *sse)
 {
-    struct buf *const bufs[] = {&sse->line, &sse->data, &sse->event, &sse->id};
-
-    for (unsigned i = 0; i < sizeof(bufs) / sizeof(*bufs); i++)
-        if (bufs[i]->data)
-            buf_release(bufs[i]);
+    if (!sse->line.data)
+        return;
+    buf_release(&sse->line);
+    buf_release(&sse->data);
+    buf_release(&sse->event);
+    buf_release(&sse->id);
 }
 
 static int too_large(struct sse *sse, struct err *err)

@@ -6,6 +6,7 @@
 #include "log.h"
 #include "mem.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -91,6 +92,7 @@ static void set_environment(const struct dev *dev)
     char pid[24];
 
     snprintf(pid, sizeof(pid), "%d", (int)getpid());
+    assert(dev->url);
     setenv("NOCTURNE_PARENT", pid, 1);
     setenv("NOCTURNE_DATABASE", dev->url, 1); /* not on a command line that all can read */
 }

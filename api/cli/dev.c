@@ -369,10 +369,9 @@ static void on_server_end(void *owner, struct child *child)
 static void on_task_end(void *owner, struct child *task)
 {
     struct dev *dev = owner;
+    bool done = task->exit_status == 0 && task->term_signal == 0;
 
-    if (dev->state == DEV_STOPPING) {
-        dev_advance(dev);
-    } else if (task->exit_status == 0 && task->term_signal == 0) {
+    if (done || dev->state == DEV_STOPPING) {
         dev_advance(dev);
     } else if (dev->state == DEV_CREATING) {
         fail_with_log(dev, "initdb failed");

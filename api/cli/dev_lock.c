@@ -71,7 +71,11 @@ static int split(const char *listen, char **ret_host, char **ret_port)
 /* Listen for a moment, as the API will. 0: free, its port is in `*ret_port`; else an errno. */
 static int try_listen(const struct addrinfo *at, int *ret_port)
 {
-    struct sockaddr_storage name = {0};
+    union {
+        struct sockaddr any;
+        struct sockaddr_in in; /* sin6_port stands at the same place */
+        struct sockaddr_in6 in6;
+    } name = {.in6 = {0}};
     socklen_t len = sizeof(name);
     int fd = socket(at->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1, why = 0;
 
@@ -79,24 +83,23 @@ static int try_listen(const struct addrinfo *at, int *ret_port)
         return errno;
     (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)); /* as libuv does */
     if (bind(fd, at->ai_addr, at->ai_addrlen) < 0 || listen(fd, 1) < 0 ||
-        getsockname(fd, (struct sockaddr *)&name, &len) < 0)
+        getsockname(fd, &name.any, &len) < 0)
         why = errno;
     close(fd);
-    /* sin_port and sin6_port stand at the same place */
-    *ret_port = ntohs(((struct sockaddr_in *)&name)->sin_port);
+    *ret_port = ntohs(name.in.sin_port);
     return why;
 }
 
 int dev_listen_check(const char *listen, char **ret_listen, struct err *err)
 {
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *found = NULL;
-    char *host, *port;
+    char *host = NULL, *port = NULL;
     int why, got = 0, rc = 0;
 
     if (split(listen, &host, &port) < 0)
         return err_set(err, ERR_INVALID, "\"%.60s\" is not HOST:PORT", listen);
     why = getaddrinfo(host, port, &hints, &found);
-    if (why != 0)
+    if (why != 0 || !found)
         rc = err_set(err, ERR_INVALID, "%.60s: %s", host, gai_strerror(why));
     else if ((why = try_listen(found, &got)) != 0)
         rc = err_set(err, why == EADDRINUSE ? ERR_CONFLICT : ERR_INVALID, "%.60s: %s%s", listen,

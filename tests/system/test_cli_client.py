@@ -17,9 +17,9 @@ import time
 import unittest
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-BIN = os.environ.get("NOCTURNE_BIN", os.path.join(ROOT, "build/san/bin"))
-NOCTURNE = os.path.join(BIN, "nocturne")
+import harness
+
+NOCTURNE = os.path.join(harness.BUILD, "bin/nocturne")
 TASK = "01980000-0000-7000-8000-000000000001"
 AT = "2026-01-02T03:04:05.%03dZ"
 
@@ -167,12 +167,11 @@ def hangs(after, gate):
 
 
 def run(*args, url=None, text=None, timeout=30, env=None):
-    e = dict(os.environ, **(env or {}))
-    e.pop("NOCTURNE_DATABASE", None)
-    if url:
-        e["NOCTURNE_URL"] = url
-    return subprocess.run([NOCTURNE] + list(args), input=text, capture_output=True, text=True,
+    e = harness.sanitizer_env(dict(env or {}, **({"NOCTURNE_URL": url} if url else {})))
+    done = subprocess.run([NOCTURNE] + list(args), input=text, capture_output=True, text=True,
                           timeout=timeout, env=e, cwd=tempfile.gettempdir())
+    assert not harness.SANITIZER.search(done.stderr), done.stderr
+    return done
 
 
 def free_port():
@@ -624,6 +623,16 @@ class Usage(unittest.TestCase):
                 self.assertEqual((r.returncode, r.stdout), (8, ""))
                 self.assertIn("no answer from " + url, r.stderr)
 
+
+def functions(*classes):
+    """The tests of the classes as functions, which is what run.py looks for."""
+    def function(cls, name):
+        return lambda: cls(name).debug()
+    return {"%s_of_%s" % (name, cls.__name__.lower()): function(cls, name)
+            for cls in classes for name in unittest.TestLoader().getTestCaseNames(cls)}
+
+
+globals().update(functions(Follow, Terminal, Submit, Others, Usage))
 
 if __name__ == "__main__":
     unittest.main()
