@@ -33,6 +33,71 @@ static bool has_nul_escape(const char *text, size_t len)
     return false;
 }
 
+static bool is_digit(char c)
+{
+    return c >= '0' && c <= '9';
+}
+
+static const char *skip_digits(const char *p, const char *end)
+{
+    while (p < end && is_digit(*p))
+        p++;
+    return p;
+}
+
+/* Behind the number at `p`, or NULL when RFC 8259 would not read it so: 01, 1., 1e */
+static const char *skip_number(const char *p, const char *end)
+{
+    const char *digits;
+
+    if (*p == '-')
+        p++;
+    if (p == end || !is_digit(*p))
+        return NULL;
+    p = *p == '0' ? p + 1 : skip_digits(p, end);
+    if (p < end && *p == '.') {
+        digits = p + 1;
+        if ((p = skip_digits(digits, end)) == digits)
+            return NULL;
+    }
+    if (p < end && (*p == 'e' || *p == 'E')) {
+        p++;
+        if (p < end && (*p == '+' || *p == '-'))
+            p++;
+        digits = p;
+        if ((p = skip_digits(digits, end)) == digits)
+            return NULL;
+    }
+    return p < end && (is_digit(*p) || strchr("+-.eE", *p)) ? NULL : p;
+}
+
+/*
+ * Where `text` stops being words of JSON, NULL when nowhere. cJSON checks how they are put
+ * together, but lets pass what PostgreSQL refuses: control characters, numbers such as 01.
+ */
+static const char *find_bad_word(const char *text, size_t len)
+{
+    const char *p = text, *end = text + len, *next;
+    bool in_string = false;
+
+    while (p < end) {
+        if ((unsigned char)*p < ' ' && (in_string || !strchr("\t\r\n", *p)))
+            return p;
+        if (!in_string && (*p == '-' || is_digit(*p))) {
+            if (!(next = skip_number(p, end)))
+                return p;
+            p = next;
+            continue;
+        }
+        if (*p == '"')
+            in_string = !in_string;
+        else if (in_string && *p == '\\')
+            p++;
+        p++;
+    }
+    return NULL;
+}
+
 cJSON *json_parse(const char *text, size_t len, struct err *err)
 {
     const char *end = NULL;
@@ -57,6 +122,11 @@ cJSON *json_parse(const char *text, size_t len, struct err *err)
             cJSON_Delete(root);
             return NULL;
         }
+    }
+    if ((end = find_bad_word(text, len))) {
+        err_set(err, ERR_INVALID, "not JSON, at byte %td", end - text);
+        cJSON_Delete(root);
+        return NULL;
     }
     return root;
 }
@@ -244,7 +314,12 @@ int json_put_raw(struct buf *b, const char *json, size_t len)
 {
     while (len > 0 && strchr(" \t\r\n", json[len - 1]))
         len--; /* white space at the end would hide that a comma is due */
-    return put_comma(b) < 0 ? -1 : buf_append(b, json, len);
+    if (put_comma(b) < 0 || buf_append(b, json, len) < 0)
+        return -1;
+    for (char *p = b->data + b->len - len; len > 0 && p < b->data + b->len; p++)
+        if (*p == '\n' || *p == '\r')
+            *p = ' '; /* they can only stand between values */
+    return 0;
 }
 
 int json_put_member_str(struct buf *b, const char *key, const char *text)

@@ -25,7 +25,8 @@ void json_release(cJSON **root);
 
 /*
  * NULL on failure. Refuses anything but white space after the value, text that is not UTF-8,
- * and the escape \u0000 (which neither a C string nor PostgreSQL's text can hold).
+ * the escape \u0000 (which neither a C string nor PostgreSQL's text can hold), and what cJSON
+ * would let pass: control characters, numbers such as 01 or 1.
  */
 cJSON *json_parse(const char *text, size_t len, struct err *err);
 
@@ -57,7 +58,8 @@ int json_put_strn(struct buf *b, const char *text,
                   size_t len); /* bytes that are not UTF-8 become U+FFFD */
 int json_put_int(struct buf *b, int64_t value);
 int json_put_bool(struct buf *b, bool value);
-int json_put_raw(struct buf *b, const char *json, size_t len); /* a JSON value as it is */
+/* a JSON value as it is, but on one line: events are lines */
+int json_put_raw(struct buf *b, const char *json, size_t len);
 
 /* json_put_key() and json_put_str() in one; nothing when `text` is NULL. */
 int json_put_member_str(struct buf *b, const char *key, const char *text);

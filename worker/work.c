@@ -181,6 +181,7 @@ static void on_posted(void *owner, const struct err *err)
     struct work *w = owner;
     char failure[64];
 
+    w->too_large = w->too_large || w->http.received_bytes > w->http.max_reply_bytes;
     if (err->code != ERR_OK) {
         work_end(w, err->msg, err->code != ERR_INVALID);
     } else if (w->http.status < 200 || w->http.status > 299) {

@@ -39,6 +39,8 @@ def setup():
         process('stdin', 'cat'),
         shell('text', 'printf "two words\\n\\n"'),
         shell('number', 'echo 1.10'),
+        shell('pretty', "printf '{\\n  \"a\": [1,\\r\\n 2]\\n}\\n'"),
+        shell('hour', 'printf 09'), shell('control', "printf '[\"a\\nb\"]'"),
         shell('nothing', 'true'),
         shell('bytes', r"printf 'a\377b\000c'"),
         shell('env', 'env'),
@@ -132,6 +134,15 @@ def test_what_is_no_json_is_text_without_its_line_ends():
 
 def test_a_number_is_json():
     check_result('number', 1.1)
+
+
+def test_json_on_several_lines_stays_one_event():
+    check_result('pretty', {'a': [1, 2]})
+
+
+def test_what_only_looks_like_json_is_text():
+    check_result('hour', '09')
+    check_result('control', '["a\nb"]')
 
 
 def test_no_output_is_an_empty_text():

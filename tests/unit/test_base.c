@@ -398,6 +398,18 @@ static void json_refuses_what_is_not_one_value(void **state)
         {"{\"a\" 1}",             "not JSON"                           },
         {"'a'",                   "not JSON"                           },
         {"nul",                   "not JSON"                           },
+        {"01",                    "not JSON, at byte 0"                },
+        {"-01.5",                 "not JSON, at byte 0"                },
+        {"[1,1.]",                "not JSON, at byte 3"                },
+        {"1e",                    "JSON"                               },
+        {"1e+",                   "JSON"                               },
+        {"{\"a\":-}",             "not JSON"                           },
+        {"1.2.3",                 "JSON"                               },
+        {"+1",                    "JSON"                               },
+        {"\"a\nb\"",              "not JSON, at byte 2"                },
+        {"\"\x1f\"",              "not JSON, at byte 1"                },
+        {"[1,\v2]",               "not JSON, at byte 3"                },
+        {"{\"a\tb\":1}",          "not JSON, at byte 3"                },
         {"\"\\x\"",               "not JSON"                           },
         {"\"\\ud800\"",           "not JSON"                           },
         {"1 2",                   "more than one JSON value, at byte 2"},
@@ -424,8 +436,15 @@ static void json_refuses_what_is_not_one_value(void **state)
 
 static void json_takes_what_looks_like_a_nul_but_is_none(void **state)
 {
-    static const char *const good[] = {"\"\\\\u0000\"", "\"\\\\\\\\u0000\"", "\"u0000\"",
-                                       "\"\\u0001\"", " \t\r\n1\n"};
+    static const char *const good[] = {"\"\\\\u0000\"",
+                                       "\"\\\\\\\\u0000\"",
+                                       "\"u0000\"",
+                                       "\"\\u0001\"",
+                                       " \t\r\n1\n",
+                                       "[0,-0,0.5,-1.5e-7,1E+400,10]",
+                                       "\"01 1. \\\" 02 \\\\\"",
+                                       "{\"\\\"01\":\"\"}",
+                                       "0"};
 
     (void)state;
     for (size_t i = 0; i < COUNT(good); i++) {
@@ -435,6 +454,18 @@ static void json_takes_what_looks_like_a_nul_but_is_none(void **state)
         assert_non_null(root);
         cJSON_Delete(root);
     }
+}
+
+static void json_put_raw_leaves_no_line_end(void **state)
+{
+    static const char text[] = "{\n \"a\":\r\n [1,\n 2]}\r\n";
+    struct buf b = BUF_INIT(100);
+
+    (void)state;
+    assert_int_equal(buf_puts(&b, "1\n"), 0);
+    assert_int_equal(json_put_raw(&b, text, strlen(text)), 0);
+    assert_string_equal(b.data, "1\n{  \"a\":   [1,  2]}");
+    buf_release(&b);
 }
 
 static void json_stops_at_the_length_it_was_given(void **state)
@@ -872,6 +903,7 @@ int main(void)
         cmocka_unit_test(utf8_is_cut_between_sequences),
         cmocka_unit_test(json_refuses_what_is_not_one_value),
         cmocka_unit_test(json_takes_what_looks_like_a_nul_but_is_none),
+        cmocka_unit_test(json_put_raw_leaves_no_line_end),
         cmocka_unit_test(json_stops_at_the_length_it_was_given),
         cmocka_unit_test(json_survives_deep_nesting),
         cmocka_unit_test(json_readers_name_the_key),
