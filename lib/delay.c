@@ -7,6 +7,7 @@
 #include "clock.h"
 #include "mem.h"
 
+#include <assert.h>
 #include <stdlib.h>
 
 #define TICK_MS 10
@@ -93,6 +94,7 @@ void delay_start(struct delays *delays, struct delay *delay, uint64_t ms,
 {
     uint64_t now_ms = clock_mono_ms();
 
+    assert(!delay->delays); /* on two lists at once it would lead the wheel astray */
     delay->due_ms = now_ms + ms;
     delay->on_due = on_due;
     delay->owner = owner;

@@ -12,7 +12,7 @@
 struct delays; /* opaque: one per loop */
 
 /* `on_due` is called once, from the loop, unless canceled before. */
-struct delay {
+struct delay { /* zeroed before its first use */
     struct list node;
     uint64_t due_ms; /* clock_mono_ms() */
     void (*on_due)(void *owner);
@@ -23,6 +23,7 @@ struct delay {
 struct delays *delays_new(uv_loop_t *loop);
 void delays_close(struct delays *delays); /* nothing may be waiting; NULL is allowed */
 
+/* Not while it runs: cancel it first. */
 void delay_start(struct delays *delays, struct delay *delay, uint64_t ms,
                  void (*on_due)(void *owner), void *owner);
 void delay_cancel(struct delay *delay); /* harmless when not running, also on a zeroed one */

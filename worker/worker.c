@@ -28,8 +28,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LEAVE_TIMEOUT_MS 3000
-#define HINTS_LINGER_MS  20
+#define HAND_BACK_LIMIT_MS 5000
+#define HAND_BACK_LOOK_MS  100
+#define HINTS_LINGER_MS    20
 
 enum worker_state {
     WORKER_RUNNING,      /* whatever its parts do */
@@ -59,7 +60,7 @@ struct worker {
     struct list turns;
     int nturns;
     int64_t worker_id;
-    struct pg_call control_call, reconcile_call, leave_call;
+    struct pg_call control_call, reconcile_call, drain_call, leave_call;
     struct pg_array known;
     bool asking_controls, ask_again, reconciling;
     int mismatches; /* beats in a row whose count of leases was not ours */
@@ -339,11 +340,10 @@ static void on_left(void *owner, PGresult *res, const struct err *err)
     if (err->code == ERR_CANCELED)
         return;
     /* Let the last hints out: others may wait for what was handed back or has just ended. */
-    delay_cancel(&w->grace);
     delay_start(w->delays, &w->grace, HINTS_LINGER_MS, on_hints_sent, w);
 }
 
-/* Anything still to wait for before leaving? */
+/* Anything still to wait for before leaving? May free `w`. */
 static void worker_check(struct worker *w)
 {
     if ((w->state != WORKER_DRAINING && w->state != WORKER_HANDING_BACK) || w->nturns > 0 ||
@@ -354,6 +354,8 @@ static void worker_check(struct worker *w)
         return;
     }
     worker_enter(w, WORKER_LEAVING);
+    delay_cancel(&w->grace);
+    delay_cancel(&w->limit);
     heartbeat_stop(w->heartbeat);
     store_worker_leave(w->pg, &w->leave_call, w->worker_id, on_left, w);
 }
@@ -363,20 +365,21 @@ static void worker_check(struct worker *w)
 static void on_limit(void *owner)
 {
     (void)owner;
-    log_line(LOG_WARN, "", "cannot hand back in time; the scheduler will rescue %s", "the rest");
+    log_line(LOG_WARN, "", "cannot hand back in time; the scheduler will rescue the rest");
     _Exit(1);
 }
 
+/* Runs again and again while a claim may be on its way still. */
 static void on_grace(void *owner)
 {
     struct worker *w = owner;
 
+    if (w->state == WORKER_DRAINING)
+        delay_start(w->delays, &w->limit, HAND_BACK_LIMIT_MS, on_limit, w);
     worker_enter(w, WORKER_HANDING_BACK);
-    delay_start(w->delays, &w->limit, LEAVE_TIMEOUT_MS + 2000, on_limit, w);
     list_foreach_safe(node, &w->turns) turn_hand_back(turn_of_node(node));
+    delay_start(w->delays, &w->grace, HAND_BACK_LOOK_MS, on_grace, w);
     worker_check(w);
-    if (w->state == WORKER_HANDING_BACK) /* a claim may be on its way still: look again */
-        delay_start(w->delays, &w->grace, 100, on_grace, w);
 }
 
 static void on_drain_sent(void *owner, PGresult *res, const struct err *err)
@@ -390,7 +393,7 @@ void worker_stop(struct worker *w)
 {
     worker_enter(w, WORKER_DRAINING);
     if (w->worker_id)
-        store_worker_drain(w->pg, &w->leave_call, w->worker_id, on_drain_sent, w);
+        store_worker_drain(w->pg, &w->drain_call, w->worker_id, on_drain_sent, w);
     delay_start(w->delays, &w->grace, w->nturns || claim_is_busy(w->claim) ? w->conf->drain : 0,
                 on_grace, w);
 }
