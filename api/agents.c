@@ -295,7 +295,8 @@ static void items_apply(struct request *r, struct item *items, int n)
 {
     struct apply *apply = xcalloc(1, sizeof(*apply));
 
-    qsort(items, (size_t)n, sizeof(*items), compare_items);
+    if (n > 1)
+        qsort(items, (size_t)n, sizeof(*items), compare_items);
     apply_init(apply, true);
     for (int i = 0; i < n; i++)
         apply_put(apply, &items[i]);
@@ -327,14 +328,14 @@ static int check_bulk(struct request *r, const cJSON **ret_agents, struct proble
 void agent_apply(struct request *r)
 {
     struct item *items = NULL;
-    const cJSON *agents;
+    const cJSON *agents = NULL;
     int n = 0;
     char *text;
     PROBLEMS_AUTO(problems);
 
     if (request_read_body(r, false) < 0)
         return;
-    if (check_bulk(r, &agents, &problems) == 0) {
+    if (check_bulk(r, &agents, &problems) == 0 && agents) {
         n = cJSON_GetArraySize(agents);
         items = xcalloc((size_t)n + 1, sizeof(*items));
         text = member_text(r->http->body, agents);

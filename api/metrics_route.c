@@ -203,7 +203,7 @@ static void put_metric(struct buf *out, const cJSON *workers, bool hist, const c
         (void)metrics_put_quoted(&labels, json_str_or(worker, "worker", ""));
         if (hist && value)
             (void)metrics_put_json_histogram(out, metric, labels.data, value);
-        else if (cJSON_IsNumber(value))
+        else if (value && cJSON_IsNumber(value))
             (void)metrics_put_value(out, metric, labels.data, value->valuedouble);
     }
 }

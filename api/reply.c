@@ -14,31 +14,31 @@
 #define WARN_EVERY_MS 1000
 
 static const struct {
-    int status;
     const char *code, *title;
+    int status;
     bool retryable;
 } faults[FAULT_COUNT] = {
-    [FAULT_INVALID_REQUEST] = {400, "INVALID_REQUEST",            "Invalid request",              false},
-    [FAULT_FORBIDDEN_ORIGIN] = {403, "FORBIDDEN_ORIGIN",           "Origin not allowed",           false},
-    [FAULT_NOT_FOUND] = {404, "NOT_FOUND",                  "Not found",                    false},
-    [FAULT_METHOD_NOT_ALLOWED] = {405, "METHOD_NOT_ALLOWED",         "Method not allowed",           false},
-    [FAULT_REQUEST_TIMEOUT] = {408, "REQUEST_TIMEOUT",            "Request not received in time", true },
-    [FAULT_CONFLICT] = {409, "CONFLICT",                   "Conflict",                     false},
-    [FAULT_PAYLOAD_TOO_LARGE] = {413, "PAYLOAD_TOO_LARGE",          "Body too large",               false},
-    [FAULT_URI_TOO_LONG] = {414, "URI_TOO_LONG",               "URI too long",                 false},
-    [FAULT_UNSUPPORTED_MEDIA_TYPE] = {415, "UNSUPPORTED_MEDIA_TYPE",     "Unsupported media type",
-                               false                                                                   },
-    [FAULT_EXPECTATION_FAILED] = {417, "EXPECTATION_FAILED",         "Expectation failed",           false},
-    [FAULT_IDEMPOTENCY_KEY_REUSED] = {422, "IDEMPOTENCY_KEY_REUSED",     "Idempotency key reused",
-                               false                                                                   },
-    [FAULT_UPGRADE_REQUIRED] = {426, "UPGRADE_REQUIRED",           "Upgrade required",             false},
-    [FAULT_QUEUE_FULL] = {429, "QUEUE_FULL",                 "Queue full",                   true },
-    [FAULT_TOO_MANY_REQUESTS] = {429, "TOO_MANY_REQUESTS",          "Too many requests",            true },
-    [FAULT_HEADERS_TOO_LARGE] = {431, "HEADERS_TOO_LARGE",          "Headers too large",            false},
-    [FAULT_INTERNAL] = {500, "INTERNAL",                   "Internal error",               true },
-    [FAULT_NOT_SUPPORTED] = {501, "NOT_SUPPORTED",              "Not supported",                false},
-    [FAULT_UNAVAILABLE] = {503, "UNAVAILABLE",                "Unavailable",                  true },
-    [FAULT_HTTP_VERSION] = {505, "HTTP_VERSION_NOT_SUPPORTED", "HTTP version not supported",   false},
+  /* clang-format off */
+    [FAULT_INVALID_REQUEST] = {"INVALID_REQUEST", "Invalid request", 400, false},
+    [FAULT_FORBIDDEN_ORIGIN] = {"FORBIDDEN_ORIGIN", "Origin not allowed", 403, false},
+    [FAULT_NOT_FOUND] = {"NOT_FOUND", "Not found", 404, false},
+    [FAULT_METHOD_NOT_ALLOWED] = {"METHOD_NOT_ALLOWED", "Method not allowed", 405, false},
+    [FAULT_REQUEST_TIMEOUT] = {"REQUEST_TIMEOUT", "Request not received in time", 408, true},
+    [FAULT_CONFLICT] = {"CONFLICT", "Conflict", 409, false},
+    [FAULT_PAYLOAD_TOO_LARGE] = {"PAYLOAD_TOO_LARGE", "Body too large", 413, false},
+    [FAULT_URI_TOO_LONG] = {"URI_TOO_LONG", "URI too long", 414, false},
+    [FAULT_UNSUPPORTED_MEDIA_TYPE] = {"UNSUPPORTED_MEDIA_TYPE", "Unsupported media type", 415, false},
+    [FAULT_EXPECTATION_FAILED] = {"EXPECTATION_FAILED", "Expectation failed", 417, false},
+    [FAULT_IDEMPOTENCY_KEY_REUSED] = {"IDEMPOTENCY_KEY_REUSED", "Idempotency key reused", 422, false},
+    [FAULT_UPGRADE_REQUIRED] = {"UPGRADE_REQUIRED", "Upgrade required", 426, false},
+    [FAULT_QUEUE_FULL] = {"QUEUE_FULL", "Queue full", 429, true},
+    [FAULT_TOO_MANY_REQUESTS] = {"TOO_MANY_REQUESTS", "Too many requests", 429, true},
+    [FAULT_HEADERS_TOO_LARGE] = {"HEADERS_TOO_LARGE", "Headers too large", 431, false},
+    [FAULT_INTERNAL] = {"INTERNAL", "Internal error", 500, true},
+    [FAULT_NOT_SUPPORTED] = {"NOT_SUPPORTED", "Not supported", 501, false},
+    [FAULT_UNAVAILABLE] = {"UNAVAILABLE", "Unavailable", 503, true},
+    [FAULT_HTTP_VERSION] = {"HTTP_VERSION_NOT_SUPPORTED", "HTTP version not supported", 505, false},
+  /* clang-format on */
 };
 
 void reply_text(struct request *r, int status, const char *type, const char *text, size_t len)

@@ -313,11 +313,9 @@ struct waiters *waiters_new(struct api *api)
 
 static void wait_drain(struct wait *wait)
 {
-    while (!list_is_empty(&wait->members)) {
-        struct request *r = waiter_free(container_of(wait->members.next, struct waiter, link));
-
-        reply_fault(r, FAULT_UNAVAILABLE, "this process is stopping; ask again");
-    }
+    list_foreach_safe(node, &wait->members)
+        reply_fault(waiter_free(container_of(node, struct waiter, link)), FAULT_UNAVAILABLE,
+                    "this process is stopping; ask again");
     wait_try_free(wait);
 }
 

@@ -11,7 +11,7 @@ struct pgpool {
 
 struct pgpool *pgpool_new(uv_loop_t *loop, const char *conninfo, const char *name, size_t size)
 {
-    struct pgpool *pool = xcalloc(1, sizeof(*pool) + size * sizeof(pool->conns[0]));
+    struct pgpool *pool = xcalloc(1, sizeof(*pool) + size * sizeof(struct pg *));
 
     pool->size = size;
     for (size_t i = 0; i < size; i++)
