@@ -179,10 +179,9 @@ int migrate_status(const char *conninfo,
     if (!conn)
         return -1;
     exists = pg_query_blocking(conn, migrate_sql_exists, 0, NULL, err);
-    if (!exists)
-        rc = -1;
-    else if (PQntuples(exists) > 0 &&
-             !(applied = pg_query_blocking(conn, migrate_sql_list, 0, NULL, err)))
+    if (exists && PQntuples(exists) > 0)
+        applied = pg_query_blocking(conn, migrate_sql_list, 0, NULL, err);
+    if (!exists || (PQntuples(exists) > 0 && !applied))
         rc = -1;
     if (rc == 0)
         tell(applied, each, owner);
