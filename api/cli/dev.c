@@ -224,6 +224,7 @@ static void dev_create(struct dev *dev)
     dev_enter(dev, DEV_CREATING);
     log_line(LOG_INFO, "", "creating a PostgreSQL in %s", dev->pg.dir);
     postgres_init_args(&dev->pg, dev->task.args, CHILD_MAX_ARGS);
+    dev->task.cwd = "/"; /* its user may not enter ours */
     dev->task.uid = dev->pg.uid;
     dev->task.gid = dev->pg.gid;
     dev->task.log_fd = dev->log_fd;
@@ -236,6 +237,7 @@ static void dev_wake(struct dev *dev)
 
     dev_enter(dev, DEV_WAKING);
     postgres_run_args(&dev->pg, dev->server.args, CHILD_MAX_ARGS);
+    dev->server.cwd = "/";
     dev->server.uid = dev->pg.uid;
     dev->server.gid = dev->pg.gid;
     if (child_start(&dev->server, &err) < 0)
@@ -269,6 +271,7 @@ static void run_self(struct dev *dev, const char *name, const char *const *args)
     while (*args)
         dev->task.args[n++] = *args++;
     dev->task.args[n] = NULL;
+    dev->task.cwd = NULL;
     dev->task.uid = 0;
     dev->task.log_fd = 0;
     start_task(dev, name);

@@ -72,6 +72,7 @@ int child_start(struct child *child, struct err *err)
     uv_process_options_t options = {
         .file = child->args[0],
         .args = args,
+        .cwd = child->cwd,
         .stdio = stdio,
         .stdio_count = 3,
         .flags = UV_PROCESS_DETACHED,

@@ -29,6 +29,7 @@ struct child {
     enum child_state state;
     const char *name;                 /* for people; borrowed */
     const char *args[CHILD_MAX_ARGS]; /* NULL at the end; borrowed */
+    const char *cwd;                  /* NULL: ours */
     uid_t uid;                        /* 0: as we are */
     gid_t gid;
     int log_fd; /* for its stdout and stderr; our own stderr when 0 */

@@ -257,6 +257,26 @@ static int remove_one(const char *path, const struct stat *st, int flag, struct 
     return remove(path);
 }
 
+/*
+ * Half a cluster stays when we are killed while it is made. Its initdb may still be at work, and
+ * fails in its own time: therefore each of us takes another name.
+ */
+static void remove_halves(const struct postgres *pg)
+{
+    DIR *dir = opendir(pg->dir);
+    struct dirent *entry;
+
+    while (dir && (entry = readdir(dir))) {
+        char *path = xasprintf("%s/%s", pg->dir, entry->d_name);
+
+        if (!strncmp(entry->d_name, "postgres.new.", strlen("postgres.new.")))
+            (void)nftw(path, remove_one, NFTW_FDS, FTW_DEPTH | FTW_PHYS); /* or at the next start */
+        free(path);
+    }
+    if (dir)
+        closedir(dir);
+}
+
 int postgres_prepare(struct postgres *pg, const char *dir, struct err *err)
 {
     char real[PATH_BYTES];
@@ -268,15 +288,14 @@ int postgres_prepare(struct postgres *pg, const char *dir, struct err *err)
         return err_set(err, ERR_INVALID, "%.150s: %s", dir, strerror(errno));
     pg->dir = xstrdup(real);
     pg->data = xasprintf("%s/postgres", real);
-    pg->fresh = xasprintf("%s/postgres.new", real);
+    pg->fresh = xasprintf("%s/postgres.new.%d", real, (int)getpid());
     pg->log = xasprintf("%s/postgres.log", real);
     if (find_programs(pg, err) < 0 || choose_user(pg, err) < 0 || make_sockets(pg, err) < 0)
         return -1;
     make_url(pg);
+    remove_halves(pg);
     if (!postgres_is_new(pg))
         return 0;
-    /* Half a cluster, when we were killed while it was made. */
-    (void)nftw(pg->fresh, remove_one, NFTW_FDS, FTW_DEPTH | FTW_PHYS);
     if (make_folder(pg->fresh, 0700, err) < 0)
         return -1;
     return give(pg, pg->fresh, err);
@@ -386,12 +405,30 @@ static bool works_in(const char *proc_name, const char *data)
     return !strcmp(cwd, data);
 }
 
+static void remove_file(const char *folder, const char *name)
+{
+    char *path = xasprintf("%s/%s", folder, name);
+
+    (void)unlink(path); /* mostly it is not there */
+    free(path);
+}
+
+/*
+ * Of a server that was killed. The process number in them may belong to anybody by now, and
+ * PostgreSQL would refuse to start.
+ */
+static void remove_locks(const struct postgres *pg)
+{
+    remove_file(pg->data, "postmaster.pid");
+    remove_file(pg->sockets, SOCKET_NAME ".lock");
+    remove_file(pg->sockets, SOCKET_NAME);
+}
+
 int postgres_remains(const struct postgres *pg, int signum)
 {
     pid_t postmaster = postmaster_pid(pg);
     DIR *proc = opendir("/proc");
     struct dirent *entry;
-    char *path;
     int n = 0;
 
     while (proc && (entry = readdir(proc))) {
@@ -403,12 +440,8 @@ int postgres_remains(const struct postgres *pg, int signum)
     }
     if (proc)
         closedir(proc);
-    if (n == 0 && postmaster > 0) {
-        /* The number may belong to anybody by now, and PostgreSQL would not start. */
-        path = xasprintf("%s/postmaster.pid", pg->data);
-        (void)unlink(path);
-        free(path);
-    }
+    if (n == 0)
+        remove_locks(pg);
     return n;
 }
 
