@@ -14,11 +14,12 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct genkit;  /* api/wire/genkit.h */
 struct hub;     /* api/hub.h */
 struct waiters; /* api/waiters.h */
 
 struct api_conf {
-    char *database, *listen, *cors_origin, *log_level;
+    char *database, *listen, *cors_origin, *genkit_prefix, *log_level;
     bool hints;
     int64_t pool, max_conns, max_waiters, max_subscribers, max_parked_per_peer;
     uint64_t max_head, max_body, max_out;                                 /* bytes */
@@ -41,6 +42,7 @@ struct api {
     struct notify *notify; /* NULL: hints are off */
     struct hub *hub;
     struct waiters *waiters;
+    struct genkit *genkit;
     struct map peers;           /* struct peer: who has parked how much */
     size_t parked[2];           /* by enum park_kind */
     struct route_stats *routes; /* one a route, and one for what fits none */

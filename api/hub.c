@@ -26,6 +26,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define QUEUE_BYTES (64 << 10) /* more than that queued: the subscriber is stalled */
 #define STALL_MS    60000      /* then it is cut off */
@@ -71,6 +72,7 @@ struct sub {
     struct list all;       /* hub->subs */
     struct reader *reader; /* NULL: dropped by httpd, gone() follows */
     struct request *request;
+    const struct hub_watch *watch; /* NULL: native frames */
     uint64_t wrote_ms, stalled_ms;
 };
 
@@ -209,19 +211,31 @@ static void sub_leave_reader(struct sub *sub)
         reader_try_free(sub->hub, reader);
 }
 
-static void sub_free(struct sub *sub)
+/* Forget it; its request is the caller's. */
+static struct request *sub_release(struct sub *sub)
 {
     struct request *r = sub->request;
 
     sub_leave_reader(sub);
     list_remove(&sub->all);
     free(sub);
-    request_over(r); /* r->http may be gone */
+    return r;
+}
+
+static void sub_free(struct sub *sub, bool cut)
+{
+    const struct hub_watch *watch = sub->watch;
+    struct request *r = sub_release(sub);
+
+    if (watch)
+        watch->left(r, cut);
+    else
+        request_over(r); /* r->http may be gone */
 }
 
 static void on_gone(struct httpd_req *http)
 {
-    sub_free(http->ud);
+    sub_free(http->ud, false);
 }
 
 static void on_writable(struct httpd_req *http)
@@ -237,7 +251,7 @@ static void sub_cut(struct sub *sub)
 {
     sub->hub->counts.cuts++;
     httpd_abort(sub->request->http);
-    sub_free(sub);
+    sub_free(sub, true);
 }
 
 /* It has everything up to and with `seq`, but has not taken it from us yet. */
@@ -260,13 +274,31 @@ static void sub_write(struct sub *sub, const struct buf *frames, int64_t seq, bo
         sub->reader = NULL;
     } else if (ended) {
         httpd_end(sub->request->http);
-        sub_free(sub);
+        sub_free(sub, false);
     } else if (queued > QUEUE_BYTES) {
         sub_stall(sub, seq);
     }
 }
 
-void hub_subscribe(struct hub *hub, struct request *r, const char *task_id, int64_t after)
+static void sub_give(struct sub *sub, const struct sweep_row *chunk, int64_t after)
+{
+    long queued = sub->watch->take(sub->request, chunk, after);
+
+    sub->wrote_ms = clock_mono_ms();
+    if (queued == HUB_LEFT) {
+        list_remove(&sub->link);
+        sub->reader = NULL;
+    } else if (queued == HUB_TAKEN) {
+        (void)sub_release(sub);
+    } else if (queued == HUB_DAMAGED) {
+        sub_cut(sub);
+    } else if (queued > QUEUE_BYTES) {
+        sub_stall(sub, chunk->seq_from + chunk->count - 1);
+    }
+}
+
+void hub_follow(struct hub *hub, struct request *r, const char *task_id, int64_t after,
+                const struct hub_watch *watch)
 {
     struct sub *sub = xcalloc(1, sizeof(*sub));
     struct feed *feed = feed_of(hub, task_id);
@@ -274,6 +306,7 @@ void hub_subscribe(struct hub *hub, struct request *r, const char *task_id, int6
 
     sub->hub = hub;
     sub->request = r;
+    sub->watch = watch;
     sub->wrote_ms = clock_mono_ms();
     list_init(&sub->link);
     list_append(&hub->subs, &sub->all);
@@ -289,33 +322,41 @@ void hub_subscribe(struct hub *hub, struct request *r, const char *task_id, int6
     }
 }
 
+void hub_subscribe(struct hub *hub, struct request *r, const char *task_id, int64_t after)
+{
+    hub_follow(hub, r, task_id, after, NULL);
+}
+
 /* ---- the query ---- */
 
 /* `chunk` goes on where `reader` stands, at least in part. */
 static void reader_take(struct hub *hub, struct reader *reader, const struct sweep_row *chunk)
 {
     int64_t last = chunk->seq_from + chunk->count - 1;
-    bool ended = false, damaged;
+    bool ended = false, damaged = false;
 
     buf_reset(&hub->frames);
-    damaged = frame_put_chunk(&hub->frames, chunk, reader->seq, &ended) < 0;
-    if (damaged)
-        log_line(LOG_ERROR, "", "task %s has damaged events from %lld on", chunk->task_id,
-                 (long long)chunk->seq_from);
     list_foreach_safe(node, &reader->subs)
     {
         struct sub *sub = container_of(node, struct sub, link);
 
-        if (damaged)
+        if (!sub->watch && hub->frames.len == 0 && !damaged) /* once for all of them */
+            damaged = frame_put_chunk(&hub->frames, chunk, reader->seq, &ended) < 0;
+        if (sub->watch)
+            sub_give(sub, chunk, reader->seq);
+        else if (damaged)
             sub_cut(sub);
         else
             sub_write(sub, &hub->frames, last, ended);
         hub->counts.bytes += hub->frames.len;
     }
+    if (damaged)
+        log_line(LOG_ERROR, "", "task %s has damaged events from %lld on", chunk->task_id,
+                 (long long)chunk->seq_from);
     hub->counts.events += (uint64_t)(last - reader->seq);
     reader->seq = last;
     reader->chunks++;
-    reader->bytes += hub->frames.len;
+    reader->bytes += hub->frames.len ? hub->frames.len : chunk->len;
 }
 
 static void feed_take(struct hub *hub, struct feed *feed, const struct sweep_row *chunk)
@@ -459,16 +500,16 @@ static void on_poll(uv_timer_t *timer)
 
 static void sub_tick(struct sub *sub, uint64_t now_ms)
 {
-    static const char comment[] = ": keep-alive\n\n";
+    const char *comment = sub->watch ? sub->watch->keep_alive : ": keep-alive\n\n";
 
     if (!sub->reader)
         return;
     if (sub->reader->state == READER_STALLED) {
         if (now_ms - sub->stalled_ms > STALL_MS)
             sub_cut(sub);
-    } else if (now_ms - sub->wrote_ms >= sub->hub->api->conf.keep_alive) {
+    } else if (comment && now_ms - sub->wrote_ms >= sub->hub->api->conf.keep_alive) {
         sub->wrote_ms = now_ms;
-        if (httpd_write(sub->request->http, comment, sizeof(comment) - 1) < 0)
+        if (httpd_write(sub->request->http, comment, strlen(comment)) < 0)
             sub_leave_reader(sub);
     }
 }
@@ -512,7 +553,7 @@ void hub_drain(struct hub *hub)
         struct sub *sub = container_of(node, struct sub, all);
 
         httpd_abort(sub->request->http);
-        sub_free(sub);
+        sub_free(sub, true);
     }
     uv_timer_stop(&hub->poll);
     uv_timer_stop(&hub->tick);

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "request.h"
+#include "store_task.h"
 
 struct hub; /* opaque */
 
@@ -22,6 +23,20 @@ struct hub *hub_new(struct api *api);
 /* Write the events of `task_id` after `after` to `r`, whose stream has begun, and end it after
  * the last one. From now on `r` is the hub's. */
 void hub_subscribe(struct hub *hub, struct request *r, const char *task_id, int64_t after);
+
+/* A subscriber that does its own writing: another wire. */
+enum { HUB_LEFT = -1, HUB_TAKEN = -2, HUB_DAMAGED = -3 };
+struct hub_watch {
+    /* The events of `chunk` after `after`. Returns the bytes queued for the client; HUB_LEFT: a
+     * write has failed, gone() will follow; HUB_TAKEN: `r` is the watcher's again; HUB_DAMAGED:
+     * these are no events. */
+    long (*take)(struct request *r, const struct sweep_row *chunk, int64_t after);
+    /* The client has left, or (`cut`) was cut off by us; the last call. */
+    void (*left)(struct request *r, bool cut);
+    const char *keep_alive; /* written into a silent stream; NULL: nothing */
+};
+void hub_follow(struct hub *hub, struct request *r, const char *task_id, int64_t after,
+                const struct hub_watch *watch);
 
 void hub_hint(struct hub *hub, const char *task_id); /* there are new events */
 void hub_recheck(struct hub *hub);                   /* hints may have been missed */

@@ -12,6 +12,7 @@
 #include "reply.h"
 #include "routes.h"
 #include "waiters.h"
+#include "wire/genkit.h"
 
 #include <netdb.h>
 #include <stdlib.h>
@@ -29,6 +30,8 @@ static const struct config_key keys[] = {
     KEY(hints, CONFIG_BOOL, "on", "LISTEN and NOTIFY; off: poll only, e.g. behind PgBouncer"),
     KEY(pool, CONFIG_INT, "4", "connections to PostgreSQL, besides the one for hints"),
     KEY(cors_origin, CONFIG_STR, "*", "origins whose pages may call: *, a list, or nothing"),
+    KEY(genkit_prefix, CONFIG_STR, "/genkit",
+        "path above the agents for Genkit's client; empty: none"),
     KEY(max_conns, CONFIG_INT, "12000", "connections of clients"),
     KEY(max_waiters, CONFIG_INT, "10000", "requests that wait for a task's end"),
     KEY(max_subscribers, CONFIG_INT, "10000", "open event streams"),
@@ -74,6 +77,7 @@ static void on_drained(void *owner)
     notify_close(api->notify);
     pgpool_close(api->pool);
     pg_close(api->hint_pg);
+    genkit_close(api->genkit);
     waiters_close(api->waiters);
     hub_close(api->hub);
     loop_finish(&api->loop);
@@ -188,6 +192,7 @@ static void api_connect(struct api *api)
     api->pool = pgpool_new(uv, api->conf.database, PROG, (size_t)api->conf.pool);
     api->hub = hub_new(api);
     api->waiters = waiters_new(api);
+    api->genkit = genkit_new(api);
     if (!api->conf.hints)
         return;
     api->hint_pg = pg_new(uv, api->conf.database, PROG " hints");

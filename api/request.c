@@ -7,6 +7,7 @@
 #include "park.h"
 #include "reply.h"
 #include "routes.h"
+#include "wire/genkit.h"
 
 #include <assert.h>
 #include <ctype.h>
@@ -85,7 +86,8 @@ static void set_cors(struct request *r)
     }
     (void)httpd_set(r->http, "Access-Control-Allow-Origin", allowed);
     (void)httpd_set(r->http, "Access-Control-Expose-Headers",
-                    "Location, X-Request-Id, Idempotency-Replayed, Retry-After");
+                    "Location, X-Request-Id, Idempotency-Replayed, Retry-After, "
+                    "X-Genkit-Stream-Id");
 }
 
 void request_set_headers(struct request *r)
@@ -214,7 +216,8 @@ static void reply_preflight(struct request *r, const char *allow)
     (void)httpd_set(r->http, "Allow", allow);
     (void)httpd_set(r->http, "Access-Control-Allow-Methods", allow);
     (void)httpd_set(r->http, "Access-Control-Allow-Headers",
-                    "Content-Type, Idempotency-Key, Last-Event-ID, X-Request-Id, Authorization");
+                    "Content-Type, Accept, Idempotency-Key, Last-Event-ID, X-Request-Id, "
+                    "Authorization, X-Genkit-Stream-Id");
     (void)httpd_set(r->http, "Access-Control-Max-Age", "600");
     reply_empty(r, 204);
 }
@@ -273,6 +276,7 @@ void request_start(struct httpd_req *http, void *owner)
         reply_fault(r, FAULT_INVALID_REQUEST, "a bad escape in the path");
         return;
     }
+    n = genkit_map_path(r->api->conf.genkit_prefix, segments, n);
     r->route = route_find(http->method, segments, n, params, allow);
     memcpy(r->params, params, sizeof(params));
     dispatch(r, allow);

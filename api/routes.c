@@ -5,6 +5,7 @@
 #include "health.h"
 #include "sessions.h"
 #include "tasks.h"
+#include "wire/genkit.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -12,23 +13,27 @@
 #define ALLOW_BYTES 64
 
 const struct route routes[] = {
-    {"GET",    "/healthz",                  "",                                            "healthz",           health_live      },
-    {"GET",    "/readyz",                   "",                                            "readyz",            health_ready     },
-    {"GET",    "/metrics",                  "",                                            "metrics",           metrics_get      },
-    {"POST",   "/v1/agents/{}/tasks",       "",                                            "task_submit",       task_submit      },
-    {"GET",    "/v1/tasks",                 "status agent session_id tenant limit before", "task_list",         task_list        },
-    {"GET",    "/v1/tasks/{}",              "wait",                                        "task_get",          task_get         },
-    {"GET",    "/v1/tasks/{}/events",       "after format",                                "task_events",       task_events      },
-    {"POST",   "/v1/tasks/{}/abort",        "",                                            "task_abort",        task_abort       },
-    {"POST",   "/v1/tasks/{}/resume",       "",                                            "task_resume",       task_resume      },
-    {"GET",    "/v1/agents",                "limit after",                                 "agent_list",        agent_list       },
-    {"PUT",    "/v1/agents",                "",                                            "agent_apply",       agent_apply      },
-    {"GET",    "/v1/agents/{}",             "",                                            "agent_get",         agent_get        },
-    {"PUT",    "/v1/agents/{}",             "",                                            "agent_put",         agent_put        },
-    {"DELETE", "/v1/agents/{}",             "",                                            "agent_delete",      agent_delete     },
-    {"GET",    "/v1/sessions/{}",           "",                                            "session_get",       session_get      },
-    {"GET",    "/v1/sessions/{}/snapshots", "limit before",                                "session_snapshots", session_snapshots},
-    {"GET",    "/v1/snapshots/{}",          "",                                            "snapshot_get",      snapshot_get     },
+    {"GET",    "/healthz",                   "",                                            "healthz",           health_live             },
+    {"GET",    "/readyz",                    "",                                            "readyz",            health_ready            },
+    {"GET",    "/metrics",                   "",                                            "metrics",           metrics_get             },
+    {"POST",   "/v1/agents/{}/tasks",        "",                                            "task_submit",       task_submit             },
+    {"GET",    "/v1/tasks",                  "status agent session_id tenant limit before", "task_list",         task_list               },
+    {"GET",    "/v1/tasks/{}",               "wait",                                        "task_get",          task_get                },
+    {"GET",    "/v1/tasks/{}/events",        "after format",                                "task_events",       task_events             },
+    {"POST",   "/v1/tasks/{}/abort",         "",                                            "task_abort",        task_abort              },
+    {"POST",   "/v1/tasks/{}/resume",        "",                                            "task_resume",       task_resume             },
+    {"GET",    "/v1/agents",                 "limit after",                                 "agent_list",        agent_list              },
+    {"PUT",    "/v1/agents",                 "",                                            "agent_apply",       agent_apply             },
+    {"GET",    "/v1/agents/{}",              "",                                            "agent_get",         agent_get               },
+    {"PUT",    "/v1/agents/{}",              "",                                            "agent_put",         agent_put               },
+    {"DELETE", "/v1/agents/{}",              "",                                            "agent_delete",      agent_delete            },
+    {"GET",    "/v1/sessions/{}",            "",                                            "session_get",       session_get             },
+    {"GET",    "/v1/sessions/{}/snapshots",  "limit before",                                "session_snapshots", session_snapshots       },
+    {"GET",    "/v1/snapshots/{}",           "",                                            "snapshot_get",      snapshot_get            },
+    {"POST",   "/genkit/{}",                 "stream",                                      "genkit_turn",       genkit_turn             },
+    {"POST",   "/genkit/{}/getSnapshot",     "",                                            "genkit_snapshot",   genkit_get_snapshot     },
+    {"POST",   "/genkit/{}/waitForSnapshot", "",                                            "genkit_wait",       genkit_wait_for_snapshot},
+    {"POST",   "/genkit/{}/abort",           "",                                            "genkit_abort",      genkit_abort            },
 };
 const int route_count = sizeof(routes) / sizeof(routes[0]);
 

@@ -1,0 +1,140 @@
+/*
+ *   READ ---> LEFT ---> ENDING ---> freed
+ *     ^        |
+ *     +--------+
+ *
+ * READ    somebody reads
+ * LEFT    nobody does; for a moment the client may still come back
+ * ENDING  genkit_abort.sql's function, once; should it fail, the turn goes on unwatched
+ */
+#include "wire/genkit_live.h"
+
+#include "delay.h"
+#include "id.h"
+#include "list.h"
+#include "log.h"
+#include "mem.h"
+#include "store_task.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum live_state { LIVE_READ, LIVE_LEFT, LIVE_ENDING };
+
+struct genkit_live {
+    enum live_state state;
+    struct genkit_lives *lives;
+    struct map_node node; /* lives->by_task */
+    struct list link;     /* lives->all */
+    char task_id[ID_BYTES];
+    size_t readers;
+    bool ends;
+    struct delay grace;
+    struct pg_call call;
+};
+
+struct genkit_lives {
+    struct api *api;
+    struct map by_task;
+    struct list all;
+    struct delays *delays;
+};
+
+static void live_enter(struct genkit_live *live, enum live_state state)
+{
+    live->state = state;
+}
+
+static void live_free(struct genkit_live *live)
+{
+    delay_cancel(&live->grace);
+    map_remove(&live->lives->by_task, &live->node);
+    list_remove(&live->link);
+    free(live);
+}
+
+static void on_aborted(void *owner, PGresult *res, const struct err *err)
+{
+    struct genkit_live *live = owner;
+    struct notify *notify = live->lives->api->notify;
+    const char *before, *now;
+    struct err bad = *err;
+
+    if (bad.code != ERR_OK || store_read_abort(res, &before, &now, &bad) < 0) {
+        log_line(LOG_WARN, "", "task %s: its client has left, but no abort: %s", live->task_id,
+                 bad.msg);
+    } else if (!strcmp(now, "aborting")) {
+        notify_put(notify, "a:*"); /* whoever runs it */
+    } else if (!before) {
+        notify_task(notify, 'c', live->task_id);
+        notify_task(notify, 'd', live->task_id);
+        notify_put(notify, "r");
+    }
+    live_enter(live, LIVE_READ);
+    live->ends = false;
+    if (live->readers == 0)
+        live_free(live);
+}
+
+static void on_grace_over(void *owner)
+{
+    struct genkit_live *live = owner;
+    struct api *api = live->lives->api;
+
+    live_enter(live, LIVE_ENDING);
+    store_task_abort(pgpool_pick(api->pool), &live->call, live->task_id, "the client has left",
+                     "genkit", on_aborted, live);
+}
+
+struct genkit_live *genkit_live_enter(struct genkit_lives *lives, const char *task_id, bool ends)
+{
+    struct map_node *node = map_find(&lives->by_task, task_id);
+    struct genkit_live *live = node ? container_of(node, struct genkit_live, node) : NULL;
+
+    if (!live) {
+        live = xcalloc(1, sizeof(*live));
+        live->lives = lives;
+        snprintf(live->task_id, sizeof(live->task_id), "%s", task_id);
+        map_add(&lives->by_task, &live->node, live->task_id);
+        list_append(&lives->all, &live->link);
+    }
+    live->readers++;
+    live->ends = live->ends || ends;
+    if (live->state == LIVE_LEFT) {
+        delay_cancel(&live->grace);
+        live_enter(live, LIVE_READ);
+    }
+    return live;
+}
+
+void genkit_live_leave(struct genkit_live *live, bool gone)
+{
+    if (--live->readers > 0 || live->state == LIVE_ENDING)
+        return;
+    if (gone && live->ends && !live->lives->api->draining) {
+        live_enter(live, LIVE_LEFT);
+        delay_start(live->lives->delays, &live->grace, GENKIT_GRACE_MS, on_grace_over, live);
+    } else {
+        live_free(live);
+    }
+}
+
+struct genkit_lives *genkit_lives_new(struct api *api)
+{
+    struct genkit_lives *lives = xcalloc(1, sizeof(*lives));
+
+    lives->api = api;
+    map_init(&lives->by_task);
+    list_init(&lives->all);
+    lives->delays = delays_new(&api->loop.uv);
+    return lives;
+}
+
+void genkit_lives_close(struct genkit_lives *lives)
+{
+    list_foreach_safe(node, &lives->all) live_free(container_of(node, struct genkit_live, link));
+    delays_close(lives->delays);
+    map_release(&lives->by_task);
+    free(lives);
+}

@@ -1,0 +1,15 @@
+/* The inside of the Genkit wire, shared by its .c files alone. */
+#pragma once
+
+#include "delay.h"
+#include "wire/genkit.h"
+#include "wire/genkit_live.h"
+
+struct genkit {
+    struct api *api;
+    struct genkit_lives *lives;
+    struct delays *delays;
+};
+
+/* Does the client want a stream? */
+bool genkit_wants_stream(struct request *r);
