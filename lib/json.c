@@ -3,6 +3,7 @@
 #include "mem.h"
 #include "utf8.h"
 
+#include <ctype.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -71,9 +72,18 @@ static const char *skip_number(const char *p, const char *end)
     return p < end && (is_digit(*p) || strchr("+-.eE", *p)) ? NULL : p;
 }
 
+/* Do four hexadecimal digits stand at `p`? */
+static bool has_hex(const char *p, const char *end)
+{
+    for (int i = 0; i < 4; i++)
+        if (p + i >= end || !isxdigit((unsigned char)p[i]))
+            return false;
+    return true;
+}
+
 /*
  * Where `text` stops being words of JSON, NULL when nowhere. cJSON checks how they are put
- * together, but lets pass what PostgreSQL refuses: control characters, numbers such as 01.
+ * together, but lets pass what PostgreSQL refuses: control characters, numbers such as 01 or \u00zz.
  */
 static const char *find_bad_word(const char *text, size_t len)
 {
@@ -89,10 +99,12 @@ static const char *find_bad_word(const char *text, size_t len)
             p = next;
             continue;
         }
+        if (!in_string && (unsigned char)*p >= 0x80)
+            return p; /* a byte order mark */
         if (*p == '"')
             in_string = !in_string;
-        else if (in_string && *p == '\\')
-            p++;
+        else if (in_string && *p == '\\' && *++p == 'u' && !has_hex(p + 1, end))
+            return p;
         p++;
     }
     return NULL;
