@@ -66,6 +66,7 @@ static void claim_rest(struct claim *c)
         c->again = false;
         claim_look(c);
     }
+    c->cbs.on_idle(c->cbs.owner);
 }
 
 /* Find the row of a loaded task among those asked for. */
@@ -81,10 +82,12 @@ static void on_retry_load(uv_timer_t *timer)
 {
     struct claim *c = timer->data;
 
-    if (c->state == CLAIM_LOADING && !c->stale)
+    if (!c->stale) {
         claim_load(c);
-    else if (c->state == CLAIM_LOADING)
-        claim_rest(c);
+        return;
+    }
+    c->stale = false;
+    claim_rest(c);
 }
 
 static void on_loaded(void *owner, PGresult *res, const struct err *err)

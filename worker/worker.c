@@ -90,6 +90,8 @@ static void on_turn(void *owner, const struct claim_row *claim, const struct loa
     struct worker *w = owner;
     struct turn *turn;
 
+    if (!heartbeat_is_live(w->heartbeat))
+        return; /* fenced since it was claimed: reconcile() or the scheduler hands it back */
     w->nturns++;
     w->stats.turns_running = (uint64_t)w->nturns;
     turn = turn_start(&w->turn_env, claim, load, &w->turns);
@@ -106,6 +108,11 @@ static void on_turn_end(void *owner, struct turn *turn)
     w->stats.turns_running = (uint64_t)w->nturns;
     claim_look(w->claim);
     worker_check(w);
+}
+
+static void on_claim_idle(void *owner)
+{
+    worker_check(owner);
 }
 
 static struct turn *find_turn(struct worker *w, const char *task_id)
@@ -281,7 +288,8 @@ struct worker *worker_start(struct loop *loop, const struct worker_conf *conf)
                                                  .on_fenced = on_fenced,
                                                  .stats = stats_text,
                                                  .owner = w};
-    const struct claim_callbacks claim_cbs = {.room = room, .on_turn = on_turn, .owner = w};
+    const struct claim_callbacks claim_cbs = {
+        .room = room, .on_turn = on_turn, .on_idle = on_claim_idle, .owner = w};
 
     w->loop = loop;
     w->conf = conf;
