@@ -4,6 +4,7 @@
 
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
 
 void record_init(struct record *r)
 {
@@ -89,6 +90,13 @@ void record_settle(struct record *r, int step, int idx, const char *status, cons
 
 void record_artifact(struct record *r, const char *name, const char *content)
 {
+    for (int i = 0; i < r->nartifacts; i++) {
+        if (strcmp(r->artifacts[i].name, name) != 0)
+            continue;
+        free(r->artifacts[i].content); /* one statement cannot write a row twice */
+        r->artifacts[i].content = xstrdup(content);
+        return;
+    }
     r->artifacts = xrealloc(r->artifacts, (size_t)(r->nartifacts + 1) * sizeof(*r->artifacts));
     r->artifacts[r->nartifacts++] =
         (struct record_artifact){.name = xstrdup(name), .content = xstrdup(content)};

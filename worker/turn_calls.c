@@ -10,6 +10,7 @@
 #include <string.h>
 
 #define STDERR_SHOWN_BYTES 2000 /* in an event */
+#define ARTIFACT_NAME_MAX  500  /* it is part of a key */
 
 static struct buf *call_event(struct call *call, const char *type)
 {
@@ -139,6 +140,11 @@ static void run_artifact(struct call *call, const cJSON *arguments)
     BUF_AUTO(artifact, BUF_MAX);
     BUF_AUTO(result, BUF_MAX);
     struct buf *event;
+
+    if (strlen(name) > ARTIFACT_NAME_MAX) {
+        call_fail(call, "INVALID_ARGUMENTS", "name: must have at most 500 bytes", NULL);
+        return;
+    }
     struct err err;
 
     (void)json_open(&artifact, '{');
@@ -296,9 +302,9 @@ static void settle(struct call *call, bool unknown)
         (void)json_close(&result, '}');
     }
     record_settle(&turn->out.now, turn->step, call->idx,
-                  unknown                    ? "unknown"
+                  unknown                     ? "unknown"
                   : call->status == CALL_DONE ? "done"
-                                             : "failed",
+                                              : "failed",
                   result.data, turn->seq);
     turn->kept_seq = turn->seq;
     flush_put(turn->env->flusher, &turn->out, false);

@@ -9,6 +9,8 @@
 #include <string.h>
 #include <strings.h>
 
+#define TOKENS_MAX 1000000000000 /* a million million */
+
 /* ---- requests ---- */
 
 /* A tool's output as the model reads it: text as it is, everything else as JSON. */
@@ -265,7 +267,7 @@ static int take_call(struct answer *answer, const cJSON *piece, const struct ope
     int at = find_call(answer, piece);
     struct answer_call *call;
 
-    answer->bytes += strlen(arguments) + (name ? strlen(name) : 0);
+    answer->bytes += strlen(arguments) + (name ? strlen(name) : 0) + (id ? strlen(id) : 0);
     if (at >= ANSWER_MAX_CALLS || answer->bytes > answer->max_bytes) {
         free(object);
         return -1;
@@ -286,6 +288,14 @@ static int take_call(struct answer *answer, const cJSON *piece, const struct ope
     return 0;
 }
 
+/* A count that adds up whatever the server says. */
+static int64_t tokens(const cJSON *value)
+{
+    if (!cJSON_IsNumber(value) || !(value->valuedouble > 0))
+        return 0;
+    return value->valuedouble < TOKENS_MAX ? (int64_t)value->valuedouble : TOKENS_MAX;
+}
+
 static void take_usage(struct answer *answer, const cJSON *usage)
 {
     const cJSON *in = json_get(usage, "prompt_tokens"), *out = json_get(usage, "completion_tokens");
@@ -293,8 +303,8 @@ static void take_usage(struct answer *answer, const cJSON *usage)
     if (!cJSON_IsNumber(in) && !cJSON_IsNumber(out))
         return;
     answer->has_usage = true;
-    answer->input_tokens = cJSON_IsNumber(in) ? (int64_t)in->valuedouble : 0;
-    answer->output_tokens = cJSON_IsNumber(out) ? (int64_t)out->valuedouble : 0;
+    answer->input_tokens = tokens(in);
+    answer->output_tokens = tokens(out);
 }
 
 static int take_delta(struct answer *answer, const cJSON *choice, const struct openai_delta *delta)
@@ -314,8 +324,11 @@ static int take_delta(struct answer *answer, const cJSON *choice, const struct o
         return -1;
     cJSON_ArrayForEach(piece, json_get(d, "tool_calls")) if (take_call(answer, piece, delta) <
                                                              0) return -1;
-    if (finish)
+    if (finish) {
         snprintf(answer->finish, sizeof(answer->finish), "%s", finish);
+        if (strlen(finish) >= sizeof(answer->finish)) /* cut at a character, not inside one */
+            answer->finish[utf8_prefix(finish, sizeof(answer->finish) - 1)] = '\0';
+    }
     return 0;
 }
 

@@ -128,6 +128,17 @@ void tool_expand(struct buf *out, const char *text)
     (void)buf_puts(out, text);
 }
 
+/* "Name: value" with nothing in the value, which the model chose, that could end the header. */
+static char *header_of(const char *name, const char *value)
+{
+    char *header = xasprintf("%s: %s", name, value);
+
+    for (char *p = header; *p; p++)
+        if ((unsigned char)*p < ' ' || *p == 0x7f)
+            *p = '_';
+    return header;
+}
+
 static void tool_post(struct tool_run *run, const struct tool_env *env, const char *arguments,
                       const struct tool_ids *ids)
 {
@@ -138,7 +149,7 @@ static void tool_post(struct tool_run *run, const struct tool_env *env, const ch
 
     owned[n++] = xasprintf("Idempotency-Key: %s", ids->idempotency_key);
     owned[n++] = xasprintf("X-Nocturne-Task-Id: %s", ids->task_id);
-    owned[n++] = xasprintf("X-Nocturne-Call-Id: %s", ids->call_id);
+    owned[n++] = header_of("X-Nocturne-Call-Id", ids->call_id);
     for (size_t i = 0; i < tool->headers.n; i++) {
         BUF_AUTO(value, 65536);
 
