@@ -257,7 +257,12 @@ static enum batch_part last_part(const struct record *r)
         return parts[r->how];
     if (r->count > 0)
         return BATCH_APPEND;
-    return r->step ? BATCH_STEP : BATCH_PARTS;
+    if (r->step)
+        return BATCH_STEP;
+    for (int i = 0; i < r->ncalls; i++)
+        if (!r->calls[i].settle)
+            return BATCH_CLAIM;
+    return BATCH_PARTS;
 }
 
 /* Mark the clients whose decisive row was accepted. */
@@ -265,7 +270,7 @@ static void mark_accepted(struct flusher *f, struct flush_client **sorted, size_
 {
     const char *task_id;
 
-    for (size_t i = 0; i < n; i++) /* rows of the ledger alone are not asked about */
+    for (size_t i = 0; i < n; i++) /* a result alone is not asked about: nothing starts by it */
         sorted[i]->accepted = last_part(&sorted[i]->sent) == BATCH_PARTS;
     for (int p = 0; p < BATCH_PARTS; p++) {
         for (int row = 0; (task_id = store_batch_accepted(&f->batch, p, row)); row++) {
@@ -365,8 +370,8 @@ static void flush_judge(struct flusher *f, struct flush_client *c, enum turn_fat
     case FATE_ENDED:
         flush_tell(f, c, FLUSH_DURABLE, NULL);
         break;
-    case FATE_ABORTING:
-        flush_tell(f, c, FLUSH_ABORTING, control);
+    case FATE_ABORTING: /* what is no end is refused for another reason: see below */
+        flush_tell(f, c, c->sent.how == RECORD_OPEN ? FLUSH_GONE : FLUSH_ABORTING, control);
         break;
     case FATE_LEASED: /* our lease, yet refused: this incarnation is dead and not rescued yet */
     case FATE_GONE:

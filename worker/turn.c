@@ -332,6 +332,7 @@ static void turn_saved(struct turn *turn)
         calls_run(turn);
 }
 
+/* An abort from the database beats our own time-out: the database takes no other end then. */
 static void read_control(struct turn *turn, const char *control)
 {
     struct err err;
@@ -344,6 +345,7 @@ static void read_control(struct turn *turn, const char *control)
         .age_ms = cJSON_IsNumber(age) ? (int64_t)age->valuedouble : 0,
     };
 
+    turn->aborting = false;
     turn_abort(turn, &abort_now);
 }
 
@@ -360,12 +362,22 @@ static void turn_poisoned(struct turn *turn)
     turn->poisoned = true;
     if (sent->count > 0)
         turn->seq = sent->seq_from - 1;
+    else if (turn->out.now.count > 0)
+        turn->seq = turn->out.now.seq_from - 1;
     record_reset(sent);
     record_reset(&turn->out.now);
     if (turn->state == TURN_SAVING || turn->state == TURN_ENDING)
         turn_finish_early(turn);
     else
         turn_cancel(turn);
+}
+
+/* The end is durable. */
+static void turn_ended(struct turn *turn)
+{
+    if (turn->end.status)
+        turn_count_end(turn);
+    turn_over(turn);
 }
 
 static void on_flushed(void *owner, enum flush_result result, bool barrier, const char *control)
@@ -397,7 +409,7 @@ static void on_flushed(void *owner, enum flush_result result, bool barrier, cons
         if (barrier && turn->state == TURN_SAVING)
             turn_saved(turn);
         else if (barrier && turn->state == TURN_ENDING)
-            turn_over(turn);
+            turn_ended(turn);
         break;
     }
 }
@@ -453,11 +465,11 @@ static void on_agent(void *owner, const struct agent *agent, const struct err *e
         turn_dropped(turn);
     } else if (turn_is_told(turn)) {
         turn_finish_early(turn);
-    } else if (!agent && (err->code == ERR_NOT_FOUND || err->code == ERR_INVALID)) {
-        turn_fail(turn, "AGENT_UNUSABLE", false, -1, err->msg);
-    } else if (!agent) {
+    } else if (!agent && (err->code == ERR_UNAVAILABLE || err->code == ERR_TIMEOUT)) {
         turn->leaving = true; /* the database is away; the task is not to blame */
         turn_finish_early(turn);
+    } else if (!agent) {
+        turn_fail(turn, "AGENT_UNUSABLE", false, -1, err->msg);
     } else {
         turn_begin(turn);
     }

@@ -12,8 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define RETRY_BASE_MS 1000
-#define RETRY_CAP_MS  60000
+#define RETRY_BASE_MS      1000
+#define RETRY_CAP_MS       60000
+#define RETRY_AFTER_MAX_MS (3600 * 1000) /* a provider's word is believed for so long */
 
 static const char *const terminal_words[] = {"completed", "incomplete", "failed", "aborted",
                                              "expired"};
@@ -163,14 +164,14 @@ static void put_snapshot(struct turn *turn)
     turn->end.artifacts = turn->end_artifacts;
 }
 
-static void count_end(struct turn *turn, const char *status)
+void turn_count_end(const struct turn *turn)
 {
     struct worker_stats *s = turn->env->stats;
     uint64_t *const counters[] = {&s->turns_completed, &s->turns_incomplete, &s->turns_failed,
                                   &s->turns_aborted, &s->turns_expired};
 
     for (size_t i = 0; i < sizeof(terminal_words) / sizeof(*terminal_words); i++)
-        if (!strcmp(status, terminal_words[i]))
+        if (!strcmp(turn->end.status, terminal_words[i]))
             (*counters[i])++;
     histogram_add(&s->turn_ms, (double)(clock_mono_ms() - turn->claimed_ms));
 }
@@ -242,7 +243,6 @@ void turn_finish(struct turn *turn, const char *status, const char *finish_reaso
     turn->asked = NULL;
     if (message && turn->step > 0)
         turn_add_message(turn, message);
-    count_end(turn, status);
     turn_write_end(turn, status, finish_reason, turn->step > 0 ? message : NULL, NULL);
     free(message);
 }
@@ -254,7 +254,6 @@ void turn_finish_replayed(struct turn *turn)
 
 void turn_finish_work(struct turn *turn, const char *data)
 {
-    count_end(turn, "completed");
     turn_write_end(turn, "completed", "stop", NULL, data);
 }
 
@@ -266,8 +265,8 @@ void turn_interrupt(struct turn *turn)
     calls_put_interrupted(turn, &message, &turn->end_interrupts);
     /* A question of the history that is asked again is a new message all the same: the snapshot
      * of this turn must end with it. */
+    turn->end_question_at = turn->messages.len;
     turn_add_message(turn, message.data);
-    count_end(turn, "completed");
     turn_write_end(turn, "completed", "interrupted", message.data, NULL);
 }
 
@@ -310,7 +309,8 @@ void turn_fail(struct turn *turn, const char *code, bool retryable, int64_t retr
 
     if (retryable && turn->fails + 1 < turn->max_attempts) {
         if (retry_after_ms > (int64_t)delay_ms)
-            delay_ms = (uint64_t)retry_after_ms;
+            delay_ms =
+                retry_after_ms < RETRY_AFTER_MAX_MS ? (uint64_t)retry_after_ms : RETRY_AFTER_MAX_MS;
         turn_retry(turn, code, delay_ms, message);
         return;
     }
@@ -373,19 +373,26 @@ static void turn_hand_over(struct turn *turn)
     flush_put(turn->env->flusher, &turn->out, true);
 }
 
+static void put_abort(struct turn *turn);
+
+/* Nothing of what it wrote is kept: any of it may be what the database refuses. */
 static void end_poisoned(struct turn *turn)
 {
     static const char message[] = "the database refuses what this turn wrote";
 
     buf_reset(&turn->messages);
-    if (turn->fails + 1 < turn->max_attempts) {
+    buf_reset(&turn->end_output);
+    buf_reset(&turn->end_interrupts);
+    if (!turn->aborting && turn->fails + 1 < turn->max_attempts) {
         turn_retry(turn, "UNSTORABLE", RETRY_BASE_MS, message);
         return;
     }
     free(turn->end_error);
     turn->end_error = error_json("UNSTORABLE", message, false);
-    count_end(turn, "failed");
-    turn_write_end(turn, "failed", "failed", NULL, NULL);
+    if (turn->aborting)
+        put_abort(turn);
+    turn_write_end(turn, turn->aborting ? turn->abort_status : "failed",
+                   turn->aborting ? turn->abort_status : "failed", NULL, NULL);
 }
 
 void turn_finish_early(struct turn *turn)
@@ -409,29 +416,34 @@ void turn_finish_early(struct turn *turn)
         buf_reset(&turn->end_abort);
     }
     log_end(turn, LOG_INFO, turn->abort_status);
-    count_end(turn, turn->abort_status);
     turn_write_end(turn, turn->abort_status, turn->abort_status, message, NULL);
     free(message);
 }
 
-/* The record stands in `sent` again; nothing was written behind it, because the turn waited. What
- * had been said stays the output; why it ended is another story now. */
+/* The record stands in `sent` still; nothing was written behind it, because the turn waited. What
+ * ends a turn otherwise than complete has brought its events and rows in, and only the end not. */
 void turn_unfinish(struct turn *turn)
 {
     struct record *now = &turn->out.now, *sent = &turn->out.sent;
     struct record swap = *now;
 
+    if (sent->how != RECORD_COMPLETE) {
+        record_reset(sent);
+        return;
+    }
     *now = *sent;
     *sent = swap;
-    if (now->how == RECORD_COMPLETE) {
-        buf_truncate(&now->events, turn->end_event_at);
-        now->count--;
-        turn->seq--;
-    }
+    buf_truncate(&now->events, turn->end_event_at);
+    now->count--;
+    turn->seq--;
     now->how = RECORD_OPEN;
     now->end = NULL;
     now->barrier = false;
+    turn->end.status = NULL;
     free(turn->end_error);
     turn->end_error = NULL;
-    buf_reset(&turn->end_interrupts);
+    if (turn->end_interrupts.len) { /* the question is not asked: see keep_partial() */
+        buf_reset(&turn->end_interrupts);
+        buf_truncate(&turn->messages, turn->end_question_at);
+    }
 }

@@ -99,7 +99,8 @@ struct turn {
     struct turn_end end;
     struct buf end_output, end_usage, end_abort, end_interrupts, end_messages;
     char *end_error, *end_custom, *end_artifacts;
-    size_t end_event_at; /* where turn.ended begins in the record */
+    size_t end_event_at;    /* where turn.ended begins in the record */
+    size_t end_question_at; /* where the message that asks begins in `messages` */
     uint64_t claimed_ms;
 };
 
@@ -144,6 +145,7 @@ void turn_finish_replayed(struct turn *turn); /* its answer was committed before
 /* A program or endpoint has answered: `data` is JSON. */
 void turn_finish_work(struct turn *turn, const char *data);
 void turn_unfinish(struct turn *turn); /* the end was refused: take its event back */
+void turn_count_end(const struct turn *turn);
 /* The model message of `answer`; without its calls when they are not to be made. */
 void turn_put_answer(struct turn *turn, const struct answer *answer, bool with_calls,
                      struct buf *message);
