@@ -83,7 +83,8 @@ static bool has_hex(const char *p, const char *end)
 
 /*
  * Where `text` stops being words of JSON, NULL when nowhere. cJSON checks how they are put
- * together, but lets pass what PostgreSQL refuses: control characters, numbers such as 01 or \u00zz.
+ * together, but lets pass what PostgreSQL refuses: control characters, numbers such as 01 or
+ * \u00zz.
  */
 static const char *find_bad_word(const char *text, size_t len)
 {
@@ -110,19 +111,11 @@ static const char *find_bad_word(const char *text, size_t len)
     return NULL;
 }
 
-cJSON *json_parse(const char *text, size_t len, struct err *err)
+static cJSON *parse_value(const char *text, size_t len, struct err *err)
 {
     const char *end = NULL;
     cJSON *root;
 
-    if (!utf8_is_valid(text, len)) {
-        err_set(err, ERR_INVALID, "not UTF-8 text");
-        return NULL;
-    }
-    if (has_nul_escape(text, len)) {
-        err_set(err, ERR_INVALID, "the escape \\u0000 is not allowed");
-        return NULL;
-    }
     root = cJSON_ParseWithLengthOpts(text, len, &end, 0);
     if (!root) {
         err_set(err, ERR_INVALID, "not JSON, at byte %td", end ? end - text : 0);
@@ -141,6 +134,66 @@ cJSON *json_parse(const char *text, size_t len, struct err *err)
         return NULL;
     }
     return root;
+}
+
+cJSON *json_parse(const char *text, size_t len, struct err *err)
+{
+    if (!utf8_is_valid(text, len)) {
+        err_set(err, ERR_INVALID, "not UTF-8 text");
+        return NULL;
+    }
+    if (has_nul_escape(text, len)) {
+        err_set(err, ERR_INVALID, "the escape \\u0000 is not allowed");
+        return NULL;
+    }
+    return parse_value(text, len, err);
+}
+
+/* The number of the escape \uXXXX at `p`, or -1 when there is none. */
+static long read_escape(const char *p, const char *end)
+{
+    char digits[5] = "";
+
+    if (end - p < 6 || p[0] != '\\' || p[1] != 'u')
+        return -1;
+    memcpy(digits, p + 2, 4);
+    return strspn(digits, "0123456789abcdefABCDEF") == 4 ? strtol(digits, NULL, 16) : -1;
+}
+
+/* Append the escape at `p`, or what may stand for it; returns how long it is. */
+static size_t put_escape(struct buf *out, const char *p, const char *end)
+{
+    long code = read_escape(p, end), next = read_escape(p + 6 < end ? p + 6 : end, end);
+    bool pair = code >= 0xD800 && code <= 0xDBFF && next >= 0xDC00 && next <= 0xDFFF;
+    const char half[] = {(char)0xED, (char)(0x80 | (code >> 6 & 0x3F)),
+                         (char)(0x80 | (code & 0x3F))};
+    size_t len = pair ? 12 : code >= 0 ? 6 : 2;
+
+    if (code == 0)
+        (void)buf_puts(out, "\xEF\xBF\xBD");
+    else if (!pair && code >= 0xD800 && code <= 0xDFFF)
+        (void)buf_append(out, half, sizeof(half));
+    else
+        (void)buf_append(out, p, len < (size_t)(end - p) ? len : (size_t)(end - p));
+    return len;
+}
+
+cJSON *json_parse_loose(const char *text, size_t len, struct err *err)
+{
+    BUF_AUTO(clean, BUF_MAX);
+    BUF_AUTO(loose, BUF_MAX);
+    cJSON *root = json_parse(text, len, err);
+    const char *p, *end, *escape;
+
+    if (root)
+        return root;
+    (void)utf8_put_clean(&clean, text, len);
+    for (p = clean.data, end = p + clean.len; p < end;) {
+        escape = memchr(p, '\\', (size_t)(end - p));
+        (void)buf_append(&loose, p, (size_t)((escape ? escape : end) - p));
+        p = escape ? escape + put_escape(&loose, escape, end) : end;
+    }
+    return parse_value(loose.data, loose.len, err);
 }
 
 const cJSON *json_get(const cJSON *obj, const char *key)

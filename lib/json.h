@@ -30,6 +30,13 @@ void json_release(cJSON **root);
  */
 cJSON *json_parse(const char *text, size_t len, struct err *err);
 
+/*
+ * As json_parse(), for JSON of peers that cut texts anywhere: what is no UTF-8 and the escape
+ * \u0000 become U+FFFD, and half of a surrogate pair stays as its three bytes (ED A0..BF xx,
+ * which is no UTF-8) for the caller to join with the other half or to replace.
+ */
+cJSON *json_parse_loose(const char *text, size_t len, struct err *err);
+
 /* The member `key` of `obj`, or NULL; JSON null counts as absent. */
 const cJSON *json_get(const cJSON *obj, const char *key);
 int json_str(const cJSON *obj, const char *key, const char **ret_value, struct err *err);

@@ -8,6 +8,7 @@ import socket
 import struct
 import tempfile
 import threading
+import time
 
 from harness import literal
 
@@ -16,7 +17,7 @@ TOOL_EVENTS = ('tool.started', 'tool.result', 'tool.error', 'interrupt')
 
 class Request:
     def __init__(self, method, path, headers, body):
-        self.method, self.path, self.body = method, path, body
+        self.method, self.path, self.body, self.at = method, path, body, time.monotonic()
         self.headers = {k.lower(): v for k, v in headers.items()}
 
     @property

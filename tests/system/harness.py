@@ -487,7 +487,7 @@ class Env:
             return []
         # psql buffers a lone statement; a DML with RETURNING becomes a CTE at the top, which is legal
         text = 'with q as (\n%s\n) select row_to_json(q) from q;' % query.strip().rstrip(';')
-        return [json.loads(line) for line in self.execute(text, timeout).splitlines()]
+        return [json.loads(line) for line in self.execute(text, timeout).split('\n') if line]
 
     def value(self, query):
         """The first column of the only row; None when there is no row."""

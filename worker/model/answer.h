@@ -2,6 +2,7 @@
 #pragma once
 
 #include "buf.h"
+#include "halves.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -12,10 +13,12 @@ struct answer_call {
     char *id; /* as the model named it; NULL when it did not */
     char *name;
     struct buf arguments; /* raw text, JSON if the model behaves */
+    halves half;
 };
 
 struct answer {
     struct buf text, reasoning;
+    halves text_half, reasoning_half;
     struct answer_call calls[ANSWER_MAX_CALLS];
     int ncalls;
     char finish[32]; /* the model's word, "" while none has come */

@@ -215,46 +215,79 @@ static void set_error(struct model_error *error, const char *code, bool retryabl
     error->retryable = retryable;
 }
 
-static int take_text(struct answer *answer, struct buf *buf, const cJSON *value,
-                     void (*tell)(void *owner, const char *text, size_t len), void *owner)
+static int take_string(struct answer *answer, struct buf *buf, const char *text,
+                       void (*tell)(void *owner, const char *text, size_t len), void *owner)
 {
-    size_t len;
+    size_t len = strlen(text);
 
-    if (!cJSON_IsString(value) || !*value->valuestring)
+    if (len == 0)
         return 0;
-    len = strlen(value->valuestring);
     answer->bytes += len;
     if (answer->bytes > answer->max_bytes)
         return -1;
-    (void)buf_append(buf, value->valuestring, len);
-    tell(owner, value->valuestring, len);
+    (void)buf_append(buf, text, len);
+    tell(owner, text, len);
     return 0;
 }
 
+static int take_text(struct answer *answer, struct buf *buf, halves half, const cJSON *value,
+                     void (*tell)(void *owner, const char *text, size_t len), void *owner)
+{
+    BUF_AUTO(joined, BUF_MAX);
+
+    if (!cJSON_IsString(value))
+        return 0;
+    return take_string(answer, buf, halves_join(half, value->valuestring, &joined), tell, owner);
+}
+
+/* The stream is whole: halves that still wait have lost the other one. */
+static void end_halves(struct answer *answer, const struct openai_delta *delta)
+{
+    BUF_AUTO(text, 16);
+    BUF_AUTO(reasoning, 16);
+
+    halves_end(answer->text_half, &text);
+    halves_end(answer->reasoning_half, &reasoning);
+    if (reasoning.len)
+        (void)take_string(answer, &answer->reasoning, reasoning.data, delta->on_reasoning,
+                          delta->owner);
+    if (text.len)
+        (void)take_string(answer, &answer->text, text.data, delta->on_text, delta->owner);
+    for (int i = 0; i < answer->ncalls; i++)
+        halves_end(answer->calls[i].half, &answer->calls[i].arguments);
+}
+
+/* The call of that id, or the place of a new one. */
+static int find_id(const struct answer *answer, const char *id)
+{
+    for (int i = 0; i < answer->ncalls; i++)
+        if (answer->calls[i].id && !strcmp(answer->calls[i].id, id))
+            return i;
+    return answer->ncalls;
+}
+
 /*
- * Which call a piece belongs to: by its index; without one, by its id; without both, the last.
- * Servers that give every whole call index 0 are told apart by a new id (ollama#7881).
+ * Which call a piece belongs to: by its index; without one, by its id; without both, the last,
+ * unless it has a name, with which a call begins. Servers that give every whole call index 0 are
+ * told apart by a new id (ollama#7881).
  */
-static int find_call(struct answer *answer, const cJSON *piece)
+static int find_call(const struct answer *answer, const cJSON *piece)
 {
     const cJSON *index = json_get(piece, "index");
-    const char *id = json_str_or(piece, "id", NULL);
+    const char *id = json_str_or(piece, "id", "");
+    const char *name = json_str_or(json_get(piece, "function"), "name", "");
     int at = answer->ncalls - 1;
 
-    if (cJSON_IsNumber(index) && index->valuedouble >= 0 && index->valuedouble < ANSWER_MAX_CALLS)
-        at = (int)index->valuedouble;
-    else if (id)
-        at = answer->ncalls;
-    if (id && at >= 0 && at < answer->ncalls && answer->calls[at].id && *id &&
-        strcmp(answer->calls[at].id, id) != 0) {
-        for (int i = 0; i < answer->ncalls; i++)
-            if (answer->calls[i].id && !strcmp(answer->calls[i].id, id))
-                return i;
-        at = answer->ncalls;
+    if (!cJSON_IsNumber(index)) {
+        if (*id)
+            return find_id(answer, id);
+        return at < 0 || (*name && answer->calls[at].name) ? answer->ncalls : at;
     }
-    if (at < 0)
-        at = 0;
-    return at < answer->ncalls ? at : answer->ncalls;
+    at = index->valuedouble >= 0 && index->valuedouble < answer->ncalls ? (int)index->valuedouble
+                                                                        : answer->ncalls;
+    if (*id && at < answer->ncalls && answer->calls[at].id && strcmp(answer->calls[at].id, id) != 0)
+        return find_id(answer, id);
+    return at;
 }
 
 static int take_call(struct answer *answer, const cJSON *piece, const struct openai_delta *delta)
@@ -264,6 +297,7 @@ static int take_call(struct answer *answer, const cJSON *piece, const struct ope
     const char *id = json_str_or(piece, "id", NULL), *name = json_str_or(function, "name", NULL);
     char *object = cJSON_IsObject(value) ? json_print(value) : NULL;
     const char *arguments = object ? object : cJSON_IsString(value) ? value->valuestring : "";
+    BUF_AUTO(joined, BUF_MAX);
     int at = find_call(answer, piece);
     struct answer_call *call;
 
@@ -282,6 +316,7 @@ static int take_call(struct answer *answer, const cJSON *piece, const struct ope
         call->id = xstrdup(id);
     if (name && *name && !call->name)
         call->name = xstrdup(name);
+    arguments = halves_join(call->half, arguments, &joined);
     (void)buf_puts(&call->arguments, arguments);
     delta->on_call(delta->owner, at, id, name, arguments, strlen(arguments));
     free(object);
@@ -307,6 +342,18 @@ static void take_usage(struct answer *answer, const cJSON *usage)
     answer->output_tokens = tokens(out);
 }
 
+/* A word; whatever else comes is cut and made text that the database takes. */
+static void take_finish(struct answer *answer, const char *finish)
+{
+    BUF_AUTO(clean, BUF_MAX);
+    size_t max = sizeof(answer->finish) - 1;
+
+    if (utf8_put_clean(&clean, finish, strlen(finish)) < 0 || clean.len == 0)
+        return;
+    snprintf(answer->finish, sizeof(answer->finish), "%.*s",
+             (int)utf8_prefix(clean.data, clean.len < max ? clean.len : max), clean.data);
+}
+
 static int take_delta(struct answer *answer, const cJSON *choice, const struct openai_delta *delta)
 {
     const cJSON *d = json_get(choice, "delta"), *piece;
@@ -317,18 +364,17 @@ static int take_delta(struct answer *answer, const cJSON *choice, const struct o
         d = json_get(choice, "message"); /* a server that answers in one piece */
     if (!reasoning)
         reasoning = json_get(d, "reasoning");
-    if (take_text(answer, &answer->reasoning, reasoning, delta->on_reasoning, delta->owner) < 0 ||
-        take_text(answer, &answer->text, json_get(d, "content"), delta->on_text, delta->owner) <
-            0 ||
-        take_text(answer, &answer->text, json_get(d, "refusal"), delta->on_text, delta->owner) < 0)
+    if (take_text(answer, &answer->reasoning, answer->reasoning_half, reasoning,
+                  delta->on_reasoning, delta->owner) < 0 ||
+        take_text(answer, &answer->text, answer->text_half, json_get(d, "content"), delta->on_text,
+                  delta->owner) < 0 ||
+        take_text(answer, &answer->text, answer->text_half, json_get(d, "refusal"), delta->on_text,
+                  delta->owner) < 0)
         return -1;
     cJSON_ArrayForEach(piece, json_get(d, "tool_calls")) if (take_call(answer, piece, delta) <
                                                              0) return -1;
-    if (finish) {
-        snprintf(answer->finish, sizeof(answer->finish), "%s", finish);
-        if (strlen(finish) >= sizeof(answer->finish)) /* cut at a character, not inside one */
-            answer->finish[utf8_prefix(finish, sizeof(answer->finish) - 1)] = '\0';
-    }
+    if (finish)
+        take_finish(answer, finish);
     return 0;
 }
 
@@ -410,10 +456,12 @@ enum openai_event openai_take(struct answer *answer, const char *data, size_t le
     const cJSON *choice;
 
     *error = (struct model_error){.retry_after_ms = -1, .http_status = 200};
-    if (len == 6 && !memcmp(data, "[DONE]", 6))
+    if (len == 6 && !memcmp(data, "[DONE]", 6)) {
+        end_halves(answer, delta);
         return OPENAI_END;
+    }
 
-    JSON_AUTO(root) = json_parse(data, len, &err);
+    JSON_AUTO(root) = json_parse_loose(data, len, &err);
 
     if (!cJSON_IsObject(root)) {
         set_error(error, "MODEL_GARBAGE", true, root ? "the model sent no object" : err.msg);
