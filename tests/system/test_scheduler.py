@@ -102,6 +102,13 @@ def test_a_due_task_is_not_late_although_the_poll_is_long():
         env.check_invariants()
 
 
+def test_nothing_due_is_no_reason_to_look_again_at_once():
+    """greatest(0, null) is 0: the leader once asked fifty times a second when nothing was due."""
+    env = fresh()
+    session = prepare(env.psql(), 'due_release')
+    assert session.run('execute due_release(500)') == ['0|'], 'null, when there is no next row'
+
+
 def test_two_schedulers_move_each_of_2000_due_rows_once():
     with fresh() as env:
         ready_history(env)
