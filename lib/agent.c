@@ -33,6 +33,8 @@ struct fit {
 static const char *const kinds[] = {"llm", "process", "http", "echo", NULL};
 static const char *const states[] = {"server", "client", NULL};
 static const char *const disconnects[] = {"abort", "continue", NULL};
+static const char *const tool_errors[] = {"tell", "fail", NULL};
+static const char *const busies[] = {"enqueue", "reject", "interrupt", NULL};
 static const char *const providers[] = {"openai", NULL};
 static const char *const types[] = {"http", "process", "state", "artifact", "interrupt", NULL};
 static const char *const unknowns[] = {"retry", "ask", "fail", NULL};
@@ -63,6 +65,8 @@ static const struct field agent_fields[] = {
     FIELD(struct raw_agent, "headers", FIELD_OBJECT, headers),
     DURATION(struct raw_agent, "timeout", agent.timeout_ms),
     FIELD(struct raw_agent, "on_disconnect", FIELD_WORD, agent.on_disconnect, .words = disconnects),
+    FIELD(struct raw_agent, "on_tool_error", FIELD_WORD, agent.on_tool_error, .words = tool_errors),
+    FIELD(struct raw_agent, "on_busy", FIELD_WORD, agent.on_busy, .words = busies),
     FIELD(struct raw_agent, "max_attempts", FIELD_INT, agent.max_attempts, .min = 1, .max = 50),
     FIELD_END,
 };
@@ -72,15 +76,16 @@ static const struct field agent_fields[] = {
 #define HTTP    (1u << AGENT_HTTP)
 
 static const struct fit agent_fits[] = {
-    {"instructions", LLM,            0      },
-    {"model",        LLM,            LLM    },
-    {"tools",        LLM,            0      },
-    {"command",      PROCESS,        PROCESS},
-    {"env",          PROCESS,        0      },
-    {"url",          HTTP,           HTTP   },
-    {"headers",      HTTP,           0      },
-    {"timeout",      PROCESS | HTTP, 0      },
-    {NULL,           0,              0      },
+    {"instructions",  LLM,            0      },
+    {"model",         LLM,            LLM    },
+    {"tools",         LLM,            0      },
+    {"on_tool_error", LLM,            0      },
+    {"command",       PROCESS,        PROCESS},
+    {"env",           PROCESS,        0      },
+    {"url",           HTTP,           HTTP   },
+    {"headers",       HTTP,           0      },
+    {"timeout",       PROCESS | HTTP, 0      },
+    {NULL,            0,              0      },
 };
 
 static const struct field limits_fields[] = {

@@ -22,6 +22,11 @@
  *   limits        all           see below
  *   on_disconnect all           abort | continue (abort): what a client that leaves its stream
  * means max_attempts  all           1..50 (3)
+ *   on_tool_error llm           tell | fail (tell): what a tool call that failed means. tell: the
+ *                               model reads about it and goes on; fail: the turn fails, as it does
+ *                               beyond limits.max_steps then
+ *   on_busy       all           enqueue | reject | interrupt (enqueue): what becomes of a turn by
+ *                               session id on the Genkit wire while another one is running
  *
  *   model: provider  "openai", required
  *     base_url       required; http or https, without query; slashes at its end are dropped
@@ -74,6 +79,8 @@
 enum agent_kind { AGENT_LLM, AGENT_PROCESS, AGENT_HTTP, AGENT_ECHO };
 enum agent_state { AGENT_STATE_SERVER, AGENT_STATE_CLIENT };
 enum agent_disconnect { AGENT_DISCONNECT_ABORT, AGENT_DISCONNECT_CONTINUE };
+enum agent_tool_error { AGENT_TOOL_ERROR_TELL, AGENT_TOOL_ERROR_FAIL };
+enum agent_busy { AGENT_BUSY_ENQUEUE, AGENT_BUSY_REJECT, AGENT_BUSY_INTERRUPT };
 enum agent_provider { AGENT_PROVIDER_OPENAI };
 enum tool_type { TOOL_HTTP, TOOL_PROCESS, TOOL_STATE, TOOL_ARTIFACT, TOOL_INTERRUPT };
 enum tool_unknown { TOOL_UNKNOWN_RETRY, TOOL_UNKNOWN_ASK, TOOL_UNKNOWN_FAIL };
@@ -137,6 +144,8 @@ struct agent {
     uint64_t turn_timeout_ms;
     uint64_t tool_timeout_ms;
     enum agent_disconnect on_disconnect;
+    enum agent_tool_error on_tool_error;
+    enum agent_busy on_busy;
     int64_t max_attempts;
     cJSON *doc; /* private: holds the strings and schemas that the fields point to */
 };

@@ -71,6 +71,11 @@ static int put_user_message(struct buf *messages, const cJSON *message, struct e
         (void)json_put_raw(messages, text, strlen(text));
         cJSON_free(text);
     }
+    if (cJSON_IsObject(json_get(message, "metadata"))) {
+        text = json_print(json_get(message, "metadata"));
+        (void)json_put_member_raw(messages, "metadata", text);
+        cJSON_free(text);
+    }
     (void)json_close(messages, '}');
     return 0;
 }
@@ -107,6 +112,13 @@ void history_open_tool(struct buf *messages)
 void history_close_tool(struct buf *messages)
 {
     (void)json_close(messages, ']');
+    (void)json_close(messages, '}');
+}
+
+void history_close_resumed(struct buf *messages)
+{
+    (void)json_close(messages, ']');
+    (void)json_put_member_raw(messages, "metadata", "{\"resumed\":true}");
     (void)json_close(messages, '}');
 }
 

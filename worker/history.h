@@ -40,6 +40,7 @@ void history_put_response(struct buf *messages, const char *name, const char *re
 void history_put_failure(struct buf *messages, const char *name, const char *ref, const char *code,
                          const char *message);
 void history_close_tool(struct buf *messages);
+void history_close_resumed(struct buf *messages); /* of answers that came with a resume */
 
 /* {"error":{"code","message"}}: what the model is told of a failed call. */
 void history_put_error_value(struct buf *out, const char *code, const char *message);

@@ -200,7 +200,8 @@ static void add_usage(struct turn *turn, const struct answer *answer)
     turn->env->stats->output_tokens += (uint64_t)out;
 }
 
-static void emit_step_ended(struct turn *turn, const struct answer *answer)
+/* `message` says what tools were asked for; without any the deltas have told all of it. */
+static void emit_step_ended(struct turn *turn, const struct answer *answer, const char *message)
 {
     struct buf *event = turn_event(turn, "step.ended");
 
@@ -213,6 +214,8 @@ static void emit_step_ended(struct turn *turn, const struct answer *answer)
         (void)json_put_member_int(event, "output_tokens", answer->output_tokens);
         (void)json_close(event, '}');
     }
+    if (answer->ncalls > 0)
+        (void)json_put_member_raw(event, "message", message);
     turn_event_end(turn);
 }
 
@@ -226,7 +229,7 @@ static void turn_take_answer(struct turn *turn)
 
     add_usage(turn, answer);
     turn_put_answer(turn, answer, true, &message);
-    emit_step_ended(turn, answer);
+    emit_step_ended(turn, answer, message.data);
     turn->kept_seq = turn->seq;
     (void)json_open(&usage, '{');
     (void)json_put_member_int(&usage, "input_tokens", turn->input_tokens);
@@ -285,6 +288,12 @@ void turn_ask(struct turn *turn)
     calls_free(turn);
     free(turn->asked);
     turn->asked = NULL;
+    if (turn->step >= turn->agent->max_steps &&
+        turn->agent->on_tool_error == AGENT_TOOL_ERROR_FAIL) {
+        turn_fail(turn, "MAX_STEPS", false, -1,
+                  "the model asked for tools more than limits.max_steps times");
+        return;
+    }
     if (turn->step >= turn->agent->max_steps) {
         turn_finish(turn, "incomplete", "max_steps");
         return;

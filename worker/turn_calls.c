@@ -4,6 +4,7 @@
 #include "patch.h"
 #include "schema.h"
 #include "turn_state.h"
+#include "utf8.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -156,7 +157,10 @@ static void run_artifact(struct call *call, const cJSON *arguments)
     (void)json_close(&artifact, '}');
     (void)json_close(&artifact, ']');
     (void)json_close(&artifact, '}');
-    refer_artifact(turn, name);
+    if (turn->agent->state_at == AGENT_STATE_CLIENT)
+        turn_keep_artifact(turn, name, artifact.data);
+    else
+        refer_artifact(turn, name);
     record_artifact(&turn->out.now, name, artifact.data);
     put_named(&turn->new_artifacts, json_parse(artifact.data, artifact.len, &err));
     if (!turn->replaying) {
@@ -368,11 +372,34 @@ void calls_cancel(struct turn *turn)
             tool_run_cancel(&turn->calls[i].run);
 }
 
+/* The agent does not let the model see that a tool failed. */
+static void fail_with_call(struct turn *turn, const struct call *call)
+{
+    char code[64], message[512];
+
+    snprintf(code, sizeof(code), "%s", call->code);
+    snprintf(message, sizeof(message), "tool %.64s: %.400s", call->name, call->message);
+    message[utf8_prefix(message, strlen(message))] = '\0';
+    if (turn->step > 0)
+        turn_add_message(turn, turn->asked);
+    calls_put_tool_message(turn, NULL, NULL);
+    free(turn->asked);
+    turn->asked = NULL;
+    turn_fail(turn, code, false, -1, message);
+}
+
 void calls_finish(struct turn *turn)
 {
     if (turn_is_told(turn)) {
         turn_finish_early(turn);
         return;
+    }
+    for (int i = 0; i < turn->ncalls; i++) {
+        if (turn->calls[i].status == CALL_FAILED &&
+            turn->agent->on_tool_error == AGENT_TOOL_ERROR_FAIL) {
+            fail_with_call(turn, &turn->calls[i]);
+            return;
+        }
     }
     for (int i = 0; i < turn->ncalls; i++) {
         if (turn->calls[i].status == CALL_INTERRUPTED) {
@@ -404,7 +431,10 @@ void calls_put_tool_message(struct turn *turn, const char *open_code, const char
             history_put_failure(&message, call->name, call->ref, open_code ? open_code : "OPEN",
                                 open_message ? open_message : "the call was not made");
     }
-    history_close_tool(&message);
+    if (turn->resuming && turn->step == 0)
+        history_close_resumed(&message);
+    else
+        history_close_tool(&message);
     turn_add_message(turn, message.data);
 }
 

@@ -114,6 +114,8 @@ static void put_output(struct turn *turn, const char *message, const char *data)
         free(artifacts);
     }
     (void)json_put_member_raw(out, "data", data);
+    if (turn->agent && turn->agent->state_at == AGENT_STATE_CLIENT)
+        turn_put_state(turn, out);
     (void)json_close(out, '}');
 }
 
@@ -137,7 +139,9 @@ static void put_usage(struct turn *turn)
 static void put_snapshot(struct turn *turn)
 {
     struct buf *out = &turn->end_messages;
-    bool keeps = turn->agent && turn->agent->state_at == AGENT_STATE_SERVER && turn->messages.len;
+    /* A conversation keeps a row of what failed, too: it says where the turn had begun. */
+    bool keeps = turn->agent && turn->agent->state_at == AGENT_STATE_SERVER &&
+                 (turn->messages.len || (turn->agent->kind == AGENT_LLM && !turn->poisoned));
 
     buf_reset(out);
     turn->end.messages = NULL;
@@ -152,7 +156,8 @@ static void put_snapshot(struct turn *turn)
         if (len > 2) /* the elements, without the brackets */
             (void)json_put_raw(out, turn->history + 1, len - 2);
     }
-    (void)json_put_raw(out, turn->messages.data, turn->messages.len);
+    if (turn->messages.len)
+        (void)json_put_raw(out, turn->messages.data, turn->messages.len);
     (void)buf_putc(out, ']');
     turn->end.messages = out->data;
     turn->end.parent_id = turn->parent;
@@ -263,6 +268,8 @@ void turn_interrupt(struct turn *turn)
 
     buf_reset(&turn->end_interrupts);
     calls_put_interrupted(turn, &message, &turn->end_interrupts);
+    if (turn->resuming && turn->step == 0)
+        turn_drop_question(turn);
     /* A question of the history that is asked again is a new message all the same: the snapshot
      * of this turn must end with it. */
     turn->end_question_at = turn->messages.len;

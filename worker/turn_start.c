@@ -171,8 +171,12 @@ static int take_restarts(struct turn *turn, const cJSON *restarts, struct err *e
         if (!call)
             return err_set(err, ERR_INVALID, "no call of \"%.60s\" waits to be restarted",
                            json_str_or(answer, "name", ""));
+        if (!turn_is_same_input(call, json_get(answer, "input")))
+            return err_set(err, ERR_INVALID, "call \"%.60s\" was made with another input",
+                           call->ref);
         call->status = CALL_NEW;
-        call->resumed = true;
+        call->resumed = !cJSON_IsFalse(json_get(answer, "resumed"));
+        call->restarted = true;
         free(call->interrupt);
         call->interrupt = NULL;
     }
@@ -184,7 +188,7 @@ static int take_restarts(struct turn *turn, const cJSON *restarts, struct err *e
                            "call \"%.60s\" of \"%.60s\" still waits for an answer", call->ref,
                            call->name);
         turn->replaying = !turn->first;
-        if (call->resumed)
+        if (call->restarted)
             calls_prepare(turn, call);
         turn->replaying = false;
     }
@@ -315,7 +319,10 @@ static int begin_resume(struct turn *turn, const cJSON *resume, struct err *err)
         return err_set(err, ERR_INVALID, "the snapshot waits for no answer");
     if (take_responses(turn, json_get(resume, "respond"), err) < 0)
         return -1;
-    return take_restarts(turn, json_get(resume, "restart"), err);
+    if (take_restarts(turn, json_get(resume, "restart"), err) < 0)
+        return -1;
+    turn_resolve_question(turn);
+    return 0;
 }
 
 static int begin_message(struct turn *turn, struct err *err)
@@ -384,11 +391,14 @@ void turn_begin(struct turn *turn)
     start_deadline(turn);
     emit_start(turn, steps, rows);
     turn->kept_seq = turn->seq;
+    if (turn->agent->state_at == AGENT_STATE_CLIENT)
+        turn_take_state(turn);
     if (turn->agent->kind == AGENT_LLM)
         begin_llm(turn, steps, rows);
     else
         turn_park(turn, work_begin);
-    if (!turn->parent || turn->parent_depth + 1 < SNAPSHOT_WHOLE_EVERY) {
+    if (!turn->resuming && turn->agent->state_at == AGENT_STATE_SERVER &&
+        (!turn->parent || turn->parent_depth + 1 < SNAPSHOT_WHOLE_EVERY)) {
         free(turn->history); /* its snapshot holds new messages only */
         turn->history = NULL;
     }

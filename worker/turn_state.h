@@ -38,9 +38,10 @@ struct call {
     char *name, *ref;
     char *arguments; /* JSON; NULL when it was none */
     const struct agent_tool *tool;
-    bool resumed;  /* a person has said that it may run */
-    bool ledgered; /* its row in the ledger is claimed */
-    char *output;  /* JSON */
+    bool resumed;   /* a person has said that it may run */
+    bool restarted; /* it is to be made again */
+    bool ledgered;  /* its row in the ledger is claimed */
+    char *output;   /* JSON */
     char *code, *message;
     char *interrupt; /* JSON */
     struct tool_run run;
@@ -87,6 +88,7 @@ struct turn {
     struct work *work; /* process and http agents */
 
     bool aborting, leaving, lost; /* what was asked from outside; the strongest wins */
+    bool resuming;                /* it began with answers: `history` has them resolved */
     bool first;                   /* no attempt before this one has told anything */
     bool poisoned;                /* the database refuses our rows: end without them */
     bool replaying;               /* what is done was told by an earlier attempt: no events */
@@ -121,6 +123,16 @@ void turn_event_end(struct turn *turn);
 void turn_add_message(struct turn *turn, const char *json);
 void turn_begin(struct turn *turn);      /* the agent is there */
 void turn_save_calls(struct turn *turn); /* claim the open calls, then run them */
+
+/* ---- turn_base.c ---- */
+/* The state that the client keeps: where the turn begins, and what it leaves. */
+void turn_take_state(struct turn *turn);
+void turn_put_state(struct turn *turn, struct buf *output); /* as the member `state` */
+void turn_keep_artifact(struct turn *turn, const char *name, const char *json);
+/* The question at the end of the history has been answered: it is open no more. */
+void turn_resolve_question(struct turn *turn);
+void turn_drop_question(struct turn *turn); /* it is asked again, in a new message */
+bool turn_is_same_input(const struct call *call, const cJSON *input); /* NULL: not said */
 
 /* ---- turn_calls.c ---- */
 void calls_from_message(struct turn *turn, const cJSON *message);
