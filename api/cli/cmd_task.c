@@ -187,8 +187,8 @@ static void put_filter(struct buf *path, const char *name, const char *value)
     (void)client_put_segment(path, value);
 }
 
-/* Print the tasks of one page, or collect them; returns how many, -1 when it is no page. */
-static int take_page(struct client *client, const cJSON *page, struct buf *json)
+/* Print up to `max` tasks of one page, or collect them; how many, or -1 when it is no page. */
+static int take_page(struct client *client, const cJSON *page, int64_t max, struct buf *json)
 {
     const cJSON *tasks = json_get(page, "tasks"), *task;
     int n = 0;
@@ -197,7 +197,8 @@ static int take_page(struct client *client, const cJSON *page, struct buf *json)
         return -1;
     cJSON_ArrayForEach(task, tasks)
     {
-        n++;
+        if (n++ == max)
+            break;
         if (client->json) {
             char *text = json_print(task);
 
@@ -223,7 +224,7 @@ static int list_pages(struct client *client, struct buf *path, int64_t limit, st
 
         if (!client->json && got == 0)
             task_print_line(&client->term, NULL);
-        if (!page || (n = take_page(client, page, json)) < 0)
+        if (!page || (n = take_page(client, page, limit - got, json)) < 0)
             return CLI_FAILED;
         got += n;
         if (*next != '/' || n == 0)
@@ -249,7 +250,7 @@ int cmd_list(const struct args *args)
     (void)buf_printf(&path, "/v1/tasks?limit=%" PRId64, limit < PAGE_LIMIT ? limit : PAGE_LIMIT);
     put_filter(&path, "status", args->status);
     put_filter(&path, "agent", args->agent);
-    put_filter(&path, "session", args->session);
+    put_filter(&path, "session_id", args->session);
     (void)json_open(&json, '{');
     (void)json_put_key(&json, "tasks");
     (void)json_open(&json, '[');

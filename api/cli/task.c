@@ -61,6 +61,27 @@ static void print_error(struct term *term, const cJSON *error)
         term_say(term, "error: %s%s%s", code, *code ? ": " : "", json_str_or(error, "message", ""));
 }
 
+/* Is there another question by the tool of this name? */
+static bool is_repeated(const cJSON *interrupts, const char *name)
+{
+    const cJSON *i;
+    int n = 0;
+
+    cJSON_ArrayForEach(i, interrupts) n += !strcmp(json_str_or(i, "name", ""), name);
+    return n > 1;
+}
+
+/* The option of `nocturne resume` that answers `interrupt`. */
+static void put_answer(struct buf *command, const cJSON *interrupt, bool repeated)
+{
+    const char *id = json_str_or(interrupt, "call_id", "");
+    bool confirm = cJSON_IsTrue(json_get(json_get(interrupt, "metadata"), "confirm"));
+
+    (void)buf_printf(command, " --%s %s%s%s%s", confirm ? "restart" : "respond",
+                     json_str_or(interrupt, "name", "?"), repeated ? "/" : "", repeated ? id : "",
+                     confirm ? "" : "='\"...\"'");
+}
+
 /* Which questions are open, with the command that answers all of them. */
 static void print_interrupts(struct term *term, const cJSON *task)
 {
@@ -70,13 +91,11 @@ static void print_interrupts(struct term *term, const cJSON *task)
     cJSON_ArrayForEach(i, interrupts)
     {
         const char *name = json_str_or(i, "name", "?");
-        const cJSON *input = json_get(i, "input") ? json_get(i, "input") : json_get(i, "arguments");
-        char *json = input ? json_print(input) : xstrdup("");
-        bool confirm = !strcmp(json_str_or(i, "kind", ""), "confirm");
+        char *input = json_get(i, "input") ? json_print(json_get(i, "input")) : xstrdup("");
 
-        term_say(term, "waits for an answer: %s %s", name, json);
-        (void)buf_printf(&command, confirm ? " --restart %s" : " --respond %s='\"...\"'", name);
-        free(json);
+        term_say(term, "waits for an answer: %s %s", name, input);
+        put_answer(&command, i, is_repeated(interrupts, name));
+        free(input);
     }
     if (command.len > 0)
         term_say(term, "answer with: nocturne resume %s%s", json_str_or(task, "task_id", "ID"),

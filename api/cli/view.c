@@ -56,11 +56,6 @@ static void note_value(struct view *view, const char *what, const char *name, co
     free(text);
 }
 
-static const cJSON *first_of(const cJSON *event, const char *a, const char *b)
-{
-    return json_get(event, a) ? json_get(event, a) : json_get(event, b);
-}
-
 /* ---- one function per type ---- */
 
 static void on_content(struct view *view, const cJSON *event)
@@ -103,20 +98,18 @@ static void on_step_ended(struct view *view, const cJSON *event)
 
 static void on_tool_started(struct view *view, const cJSON *event)
 {
-    note_value(view, "->", json_str_or(event, "name", "?"), first_of(event, "arguments", "input"));
+    note_value(view, "->", json_str_or(event, "name", "?"), json_get(event, "input"));
 }
 
 static void on_tool_result(struct view *view, const cJSON *event)
 {
-    note_value(view, "<-", json_str_or(event, "name", "?"), first_of(event, "output", "result"));
+    note_value(view, "<-", json_str_or(event, "name", "?"), json_get(event, "output"));
 }
 
 static void on_tool_error(struct view *view, const cJSON *event)
 {
-    const cJSON *error = first_of(event, "error", "message");
-    const cJSON *message = json_get(error, "message");
-
-    note_value(view, "<- error of", json_str_or(event, "name", "?"), message ? message : error);
+    note_value(view, "<- error of", json_str_or(event, "name", "?"),
+               json_get(json_get(event, "error"), "message"));
 }
 
 static void on_state(struct view *view, const cJSON *event)
@@ -131,7 +124,12 @@ static void on_artifact(struct view *view, const cJSON *event)
 
 static void on_progress(struct view *view, const cJSON *event)
 {
-    note_value(view, "progress", "", first_of(event, "message", "text"));
+    note_value(view, "progress:", "", json_get(event, "data"));
+}
+
+static void on_interrupt(struct view *view, const cJSON *event)
+{
+    note_value(view, "?", json_str_or(event, "name", "?"), json_get(event, "input"));
 }
 
 static void on_reset(struct view *view, const cJSON *event)
@@ -160,6 +158,7 @@ static const struct {
     {"tool.error",      on_tool_error  },
     {"state.patch",     on_state       },
     {"artifact",        on_artifact    },
+    {"interrupt",       on_interrupt   },
     {"progress",        on_progress    },
     {"reset",           on_reset       },
     {"turn.ended",      on_ended       },

@@ -252,7 +252,7 @@ class Follow(Case):
         self.fake.turn(0, end=False)
         self.fake.add("content.delta", text="Looking.")
         self.fake.add("step.ended", step=1)
-        self.fake.add("tool.started", name="read_file", call_id="c1", arguments={"path": "a"})
+        self.fake.add("tool.started", name="read_file", call_id="c1", input={"path": "a"})
         self.fake.add("tool.result", name="read_file", call_id="c1", output="text of a")
         self.fake.add("step.started", step=2)
         self.fake.add("content.delta", text="Done")
@@ -364,7 +364,7 @@ class Terminal(Case):
     def test_lets_no_control_characters_through(self):
         self.fake.turn(0, end=False)
         self.fake.add("content.delta", text="a\x1b]0;title\x07b\u009bc\td\n")
-        self.fake.add("tool.started", name="t\x1b[2J", arguments="\x1b[31m")
+        self.fake.add("tool.started", name="t\x1b[2J", input="\x1b[31m")
         self.fake.add("turn.ended", status="completed", finish_reason="stop")
         code, out = self.on_terminal("tail", TASK)
         self.assertEqual(code, 0)
@@ -503,7 +503,7 @@ class Others(Case):
         self.assertEqual(r.returncode, 0)
         self.assertEqual(len(json.loads(r.stdout)["tasks"]), 210)
         self.assertEqual([q[1] for q in self.fake.requests],
-                         ["/v1/tasks?limit=200&status=completed&agent=a%20b&session=s%261",
+                         ["/v1/tasks?limit=200&status=completed&agent=a%20b&session_id=s%261",
                           "/v1/tasks?before=x"])
 
     def test_list_is_a_table(self):
