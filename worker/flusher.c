@@ -11,7 +11,9 @@
  * BACKOFF  `timer` runs to the next try
  *
  * When the database refuses a transaction for what is in it, the turns of that batch are sent
- * one by one (`alone`), and the one that is refused then is told so.
+ * one by one (`alone`), and the one that is refused then is told so. What it skips, because a
+ * transaction of somebody else holds the lease or the session locked, waits in `held` and goes
+ * again with a later batch; the others do not wait for it.
  */
 #include "flusher.h"
 
@@ -31,6 +33,7 @@
 #define BATCH_MAX_TURNS 1024
 #define BATCH_MAX_BYTES (8 << 20)
 #define SEND_TIMEOUT_MS 10000
+#define HELD_MS         50
 
 enum flush_state {
     FLUSH_IDLE,    /* nothing */
@@ -51,10 +54,12 @@ struct flusher {
     struct list dirty, urgent, alone; /* struct flush_client.node, waiting */
     struct list flying;               /* in the batch */
     struct list doubtful;             /* not accepted, fate being asked */
+    struct list held;                 /* skipped, because somebody holds a row locked */
     struct store_batch batch;
     struct pg_call fate_call;
     struct pg_array fate_tasks, fate_epochs;
     uint64_t tick_at_ms; /* when `dirty` is due */
+    uint64_t held_at_ms; /* when `held` is due */
     uint64_t sent_at_us;
     unsigned failures;
     size_t last_turns; /* in the last whole batch: sets the tick */
@@ -93,6 +98,11 @@ static size_t list_len(const struct list *head)
     return n;
 }
 
+static uint64_t min_ms(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
 /* Decide when the next transaction goes. */
 static void flush_schedule(struct flusher *f)
 {
@@ -107,11 +117,24 @@ static void flush_schedule(struct flusher *f)
     else if (!list_is_empty(&f->dirty))
         wait_ms = f->tick_at_ms > now_ms ? f->tick_at_ms - now_ms : 0;
     else
+        wait_ms = UINT64_MAX;
+    if (!list_is_empty(&f->held))
+        wait_ms = min_ms(wait_ms, f->held_at_ms > now_ms ? f->held_at_ms - now_ms : 0);
+    if (wait_ms == UINT64_MAX)
         return;
     if (f->state == FLUSH_WAITING && uv_timer_get_due_in(&f->timer) <= wait_ms)
         return;
     flush_enter(f, FLUSH_WAITING);
     uv_timer_start(&f->timer, on_timer, wait_ms, 0);
+}
+
+/* Put the record in `sent` into the batch. */
+static void flush_fly(struct flusher *f, struct flush_client *c)
+{
+    list_remove(&c->node);
+    list_append(&f->flying, &c->node);
+    c->held = false;
+    record_put(&c->sent, c->task_id, c->epoch, &f->batch);
 }
 
 /* Move clients of `from` into the batch until it is full. */
@@ -123,13 +146,11 @@ static void flush_take(struct flusher *f, struct list *from, size_t max)
         struct flush_client *c = client_of(from->next);
         struct record swap = c->sent;
 
-        list_remove(&c->node);
         c->sent = c->now;
         c->now = swap;
         c->in_flight = true;
         c->urgent = false;
-        list_append(&f->flying, &c->node);
-        record_put(&c->sent, c->task_id, c->epoch, &f->batch);
+        flush_fly(f, c);
         f->stats->events += (uint64_t)c->sent.count;
         n++;
     }
@@ -148,13 +169,11 @@ static void flush_collect(struct flusher *f)
 {
     store_batch_reset(&f->batch);
     if (!list_is_empty(&f->alone)) {
-        /* its record is in `sent` still: it is sent again as it was */
-        struct flush_client *c = client_of(f->alone.next);
-
-        list_remove(&c->node);
-        list_append(&f->flying, &c->node);
-        record_put(&c->sent, c->task_id, c->epoch, &f->batch);
+        flush_fly(f, client_of(f->alone.next));
     } else {
+        while (!list_is_empty(&f->held) && clock_mono_ms() >= f->held_at_ms &&
+               f->batch.bytes < BATCH_MAX_BYTES)
+            flush_fly(f, client_of(f->held.next));
         flush_take(f, &f->urgent, BATCH_MAX_TURNS);
         if (clock_mono_ms() >= f->tick_at_ms) {
             flush_take(f, &f->dirty, BATCH_MAX_TURNS);
@@ -363,17 +382,36 @@ static void on_sent(void *owner, PGresult *res, const struct err *err)
         flush_split(f, err);
 }
 
+/* Somebody holds the lease or the session locked, or this incarnation is dead and we do not know
+ * it yet: send it again as it was. */
+static void flush_hold(struct flusher *f, struct flush_client *c)
+{
+    list_remove(&c->node);
+    list_append(&f->held, &c->node);
+    c->held = true;
+    f->held_at_ms = clock_mono_ms() + HELD_MS;
+}
+
 static void flush_judge(struct flusher *f, struct flush_client *c, enum turn_fate fate,
                         const char *control)
 {
+    bool aborts = c->sent.how == RECORD_COMPLETE && c->sent.end->abort;
+
+    if (fate == FATE_ABORTING && (c->sent.how == RECORD_OPEN || aborts))
+        fate = FATE_LEASED; /* that is not why it was refused */
     switch (fate) {
     case FATE_ENDED:
         flush_tell(f, c, FLUSH_DURABLE, NULL);
         break;
-    case FATE_ABORTING: /* what is no end is refused for another reason: see below */
-        flush_tell(f, c, c->sent.how == RECORD_OPEN ? FLUSH_GONE : FLUSH_ABORTING, control);
+    case FATE_ABORTING:
+        flush_tell(f, c, FLUSH_ABORTING, control);
         break;
-    case FATE_LEASED: /* our lease, yet refused: this incarnation is dead and not rescued yet */
+    case FATE_LEASED:
+        if (c->forgotten)
+            flush_tell(f, c, FLUSH_GONE, NULL);
+        else
+            flush_hold(f, c);
+        break;
     case FATE_GONE:
         flush_tell(f, c, FLUSH_GONE, NULL);
         break;
@@ -424,6 +462,7 @@ struct flusher *flusher_new(uv_loop_t *loop, struct pg *pg, struct notify *notif
     list_init(&f->alone);
     list_init(&f->flying);
     list_init(&f->doubtful);
+    list_init(&f->held);
     store_batch_init(&f->batch);
     pg_array_init(&f->fate_tasks, PG_UUID);
     pg_array_init(&f->fate_epochs, PG_INT8);
@@ -494,8 +533,10 @@ bool flusher_forget(struct flusher *f, struct flush_client *c)
 {
     (void)f;
     record_reset(&c->now);
-    if (c->in_flight)
+    c->forgotten = true;
+    if (c->in_flight && !c->held)
         return false;
+    c->in_flight = c->held = false;
     list_remove(&c->node);
     return true;
 }

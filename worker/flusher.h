@@ -32,7 +32,9 @@ struct flush_client {
     struct record now;  /* the turn writes here */
     struct record sent; /* in flight */
     bool in_flight, urgent;
-    int accepted; /* marks of the answer being read */
+    bool held;      /* in flight, but not in the batch: to be sent again */
+    bool forgotten; /* flusher_forget() */
+    int accepted;   /* marks of the answer being read */
     /* `barrier`: what was flushed is what the turn waits for. Unless the result is DURABLE the
      * record stands in `sent` still, for the turn to take back or reset. */
     void (*on_flushed)(void *owner, enum flush_result result, bool barrier, const char *control);

@@ -1,7 +1,9 @@
 -- End many turns. For each whose lease still carries the epoch, and which no abort has claimed:
 -- the lease goes; last events, done, attempt and snapshot come; the session moves on and its next
 -- task is ready. Returns the tasks ended, each with the number of tasks made ready by the whole
--- statement; for the others ask turn_fate. Sent twice, changes nothing.
+-- statement; for the others ask turn_fate. Sent twice, changes nothing. A turn whose lease or
+-- session somebody holds locked is skipped, to be sent again: submit() and abort() are called
+-- inside transactions of users, and one of them must not stop all turns of a worker.
 -- $1 bigint worker_id      $2 uuid[] tasks        $3 bigint[] epochs     $4 text[] statuses
 -- $5 text[] finish reasons $6 text[] output       $7 text[] usage        $8 text[] error
 -- $9 text[] abort          $10 text[] interrupts  $11 bigint[] last_seq  $12 text[] tenants
@@ -20,11 +22,24 @@ with me as materialized (
     as u(task_id, epoch, status, finish_reason, output, usage, error, abort, interrupts, last_seq,
          tenant, session_id, messages, custom, artifacts, parent_id, depth, head, started_at,
          seq_from, count, at_ms, events)
+), k as materialized (
+    select x.task_id, u.tenant, u.session_id
+    from nocturne.lease x join u using (task_id, epoch)
+    where x.worker_id = $1::bigint and exists (select 1 from me)
+      and (not x.aborting or u.status in ('aborted', 'expired'))
+    for update of x skip locked
+), q as materialized (
+    select s.tenant, s.session_id, s.running as was, s.queue[1] as next
+    from nocturne.session s
+    where (s.tenant, s.session_id) in (select k.tenant, k.session_id from k)
+    for update of s skip locked
 ), l as (
     delete from nocturne.lease x
-    where x.task_id = any($2::uuid[]) and exists (select 1 from me)
-      and exists (select 1 from u where u.task_id = x.task_id and u.epoch = x.epoch
-                  and (not x.aborting or u.status in ('aborted', 'expired')))
+    where x.task_id = any(array(
+        select k.task_id from k
+        where exists (select 1 from q where q.tenant = k.tenant and q.session_id = k.session_id)
+           or not exists (select 1 from nocturne.session s
+                          where s.tenant = k.tenant and s.session_id = k.session_id)))
     returning x.task_id, x.epoch, x.claimed_at
 ), v as (
     select u.*, l.claimed_at from u join l using (task_id, epoch)
@@ -53,10 +68,8 @@ with me as materialized (
            (array_agg(task_id order by task_id desc) filter (where head))[1] as head
     from v group by tenant, session_id
 ), o as (
-    select s.tenant, s.session_id, s.running as was, s.queue[1] as next, z.ids, z.head
-    from z join nocturne.session s on s.tenant = z.tenant and s.session_id = z.session_id
-    order by s.tenant, s.session_id -- as everybody who locks several
-    for update of s
+    select tenant, session_id, q.was, q.next, z.ids, z.head
+    from z join q using (tenant, session_id)
 ), h as (
     update nocturne.session s set
         head = case when o.head is not null and (s.head is null or o.head > s.head) then o.head

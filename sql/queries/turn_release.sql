@@ -1,4 +1,5 @@
--- Hand turns back, uncharged: this worker is leaving. Returns the tasks handed back.
+-- Hand turns back, uncharged: this worker is leaving. Returns the tasks handed back;
+-- one whose lease somebody holds locked is skipped, and sent again.
 -- $1 bigint worker_id  $2 uuid[] tasks  $3 bigint[] epochs  $4 text worker's name
 with me as materialized (
     select 1 from nocturne.worker where worker_id = $1::bigint and state <> 'dead' for share
@@ -6,8 +7,10 @@ with me as materialized (
     select * from unnest($2::uuid[], $3::bigint[]) as u(task_id, epoch)
 ), l as (
     delete from nocturne.lease x
-    where x.task_id = any($2::uuid[]) and exists (select 1 from me)
-      and exists (select 1 from u where u.task_id = x.task_id and u.epoch = x.epoch)
+    where x.task_id = any(array(
+        select y.task_id from nocturne.lease y join u using (task_id, epoch)
+        where y.worker_id = $1::bigint and exists (select 1 from me)
+        for update of y skip locked))
     returning x.*
 ), a as (
     insert into nocturne.attempt (task_id, epoch, worker, started_at, outcome)

@@ -1,5 +1,6 @@
 -- Let go of turns for another attempt later, charged: the lease goes, a due row comes.
--- A turn that is being aborted stays. Returns the tasks let go.
+-- A turn that is being aborted stays; one whose lease somebody holds locked is skipped, and sent
+-- again. Returns the tasks let go.
 -- $1 bigint worker_id  $2 uuid[] tasks  $3 bigint[] epochs  $4 bigint[] delays in milliseconds
 -- $5 text[] errors (JSON)   $6 text worker's name
 with me as materialized (
@@ -9,8 +10,10 @@ with me as materialized (
     as u(task_id, epoch, delay_ms, error)
 ), l as (
     delete from nocturne.lease x
-    where x.task_id = any($2::uuid[]) and not x.aborting and exists (select 1 from me)
-      and exists (select 1 from u where u.task_id = x.task_id and u.epoch = x.epoch)
+    where x.task_id = any(array(
+        select y.task_id from nocturne.lease y join u using (task_id, epoch)
+        where y.worker_id = $1::bigint and not y.aborting and exists (select 1 from me)
+        for update of y skip locked))
     returning x.*
 ), a as (
     insert into nocturne.attempt (task_id, epoch, worker, started_at, outcome, error)
