@@ -55,7 +55,8 @@ int store_read_beat(PGresult *res, struct beat_row *ret_row, struct err *err)
     *ret_row = (struct beat_row){
         .draining = !strcmp(PQgetvalue(res, 0, 0), "draining"),
         .leases = column_int(res, 0, 1),
-        .controls = column_text(res, 0, 2),
+        .newest_epoch = column_int(res, 0, 2),
+        .controls = column_text(res, 0, 3),
     };
     return 0;
 }
@@ -92,11 +93,13 @@ void store_worker_leave(struct pg *pg, struct pg_call *call, int64_t worker_id, 
 }
 
 void store_worker_reconcile(struct pg *pg, struct pg_call *call, int64_t worker_id,
-                            struct pg_array *tasks, pg_done_fn *done, void *owner)
+                            struct pg_array *tasks, int64_t newest_epoch, pg_done_fn *done,
+                            void *owner)
 {
     pg_call_init(call, SQL_WORKER_RECONCILE);
     pg_param_int(call, worker_id);
     pg_param_array(call, tasks);
+    pg_param_int(call, newest_epoch);
     pg_exec(pg, call, TIMEOUT_MS, done, owner);
 }
 

@@ -23,7 +23,7 @@ int store_turn_rows(PGresult *res); /* of any result */
 /* worker_beat.sql. ERR_CONFLICT from the reader: this incarnation was declared dead. */
 struct beat_row {
     bool draining;
-    int64_t leases;
+    int64_t leases, newest_epoch;
     const char *controls; /* JSON array, see worker_beat.sql, or NULL */
 };
 void store_worker_beat(struct pg *pg, struct pg_call *call, int64_t worker_id, uint64_t ttl_ms,
@@ -38,7 +38,8 @@ void store_worker_drain(struct pg *pg, struct pg_call *call, int64_t worker_id, 
 void store_worker_leave(struct pg *pg, struct pg_call *call, int64_t worker_id, pg_done_fn *done,
                         void *owner);
 void store_worker_reconcile(struct pg *pg, struct pg_call *call, int64_t worker_id,
-                            struct pg_array *tasks, pg_done_fn *done, void *owner);
+                            struct pg_array *tasks, int64_t newest_epoch, pg_done_fn *done,
+                            void *owner);
 
 /* turn_claim.sql. `watermarks` has STORE_PRIORITIES elements. */
 struct claim_row {

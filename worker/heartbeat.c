@@ -111,7 +111,8 @@ static void on_beaten(void *owner, PGresult *res, const struct err *err)
         return;
     if (why.code == ERR_OK && store_read_beat(res, &row, &why) < 0) {
         fence(hb, why.msg);
-        beat_register(hb);
+        if (hb->state != BEAT_STOPPED) /* nothing runs any more, and we were leaving anyway */
+            beat_register(hb);
         return;
     }
     if (why.code != ERR_OK) {
@@ -122,7 +123,7 @@ static void on_beaten(void *owner, PGresult *res, const struct err *err)
     hb->answered_ms = hb->sent_ms;
     hb->fenced = hb->complained = false;
     rest(hb, hb->conf.every_ms);
-    hb->cbs.on_beat(hb->cbs.owner, row.leases, row.controls);
+    hb->cbs.on_beat(hb->cbs.owner, &row);
 }
 
 static void beat(struct heartbeat *hb)

@@ -21,8 +21,7 @@ struct heartbeat_conf {
 struct heartbeat_callbacks {
     /* A new incarnation: nothing it finds leased is its own doing but what it claims from now. */
     void (*on_registered)(void *owner, int64_t worker_id);
-    /* The answer to a beat: leases held, and pending controls (JSON array or NULL). */
-    void (*on_beat)(void *owner, int64_t leases, const char *controls);
+    void (*on_beat)(void *owner, const struct beat_row *row); /* the answer to a beat */
     /* No answer for too long, or declared dead: write nothing more. Claim nothing until
      * on_registered() or on_beat() comes again. */
     void (*on_fenced)(void *owner);

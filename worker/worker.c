@@ -225,28 +225,29 @@ static void on_reconciled(void *owner, PGresult *res, const struct err *err)
 
 /* Leases of ours that we do not know of: the answer to a claim was lost, or turns were dropped
  * when we fenced ourselves. Only while no claim is under way can they be told apart. */
-static void reconcile(struct worker *w)
+static void reconcile(struct worker *w, int64_t newest_epoch)
 {
-    if (w->reconciling || claim_is_busy(w->claim))
+    if (w->reconciling)
         return;
     w->reconciling = true;
     pg_array_reset(&w->known);
     list_foreach (node, &w->turns)
         pg_array_put_uuid(&w->known, turn_task_id(turn_of_node(node)));
-    store_worker_reconcile(w->pg, &w->reconcile_call, w->worker_id, &w->known, on_reconciled, w);
+    store_worker_reconcile(w->pg, &w->reconcile_call, w->worker_id, &w->known, newest_epoch,
+                           on_reconciled, w);
 }
 
-static void on_beat(void *owner, int64_t leases, const char *controls)
+static void on_beat(void *owner, const struct beat_row *row)
 {
     struct worker *w = owner;
 
-    take_controls(w, controls);
-    if (leases > w->nturns && !claim_is_busy(w->claim))
+    take_controls(w, row->controls);
+    if (row->leases > w->nturns && !claim_is_busy(w->claim))
         w->mismatches++;
     else
         w->mismatches = 0;
     if (w->mismatches >= 2)
-        reconcile(w);
+        reconcile(w, row->newest_epoch);
     claim_look(w->claim);
 }
 

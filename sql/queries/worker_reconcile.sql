@@ -1,11 +1,20 @@
 -- Hand back leases of this worker that it does not know of: the answer to a claim was lost.
--- Only with no claim in flight. Returns the tasks; no attempt is charged.
+-- Only with no claim in flight. Returns the tasks; no attempt is charged. Executed late, when the
+-- connection it was sent on is long given up, it must not take what was claimed since: $3.
 -- $1 bigint worker_id
 -- $2 uuid[] tasks it runs
+-- $3 bigint newest epoch it may hand back
 with lost as (
-    delete from nocturne.lease l
-    where l.worker_id = $1::bigint and l.task_id <> all($2::uuid[])
-    returning l.*
+    delete from nocturne.lease x
+    where x.task_id = any(array(
+        select l.task_id from nocturne.lease l
+        where l.worker_id = $1::bigint and l.task_id <> all($2::uuid[]) and l.epoch <= $3::bigint
+        for update skip locked))
+    returning x.*
+), attempts as (
+    insert into nocturne.attempt (task_id, epoch, worker, started_at, outcome)
+    select l.task_id, l.epoch, w.name, l.claimed_at, 'released'
+    from lost l join nocturne.worker w using (worker_id)
 ), back as (
     insert into nocturne.ready (priority, task_id, fails, crashes)
     select priority, task_id, fails, crashes from lost
