@@ -54,7 +54,7 @@ void turn_enter(struct turn *turn, enum turn_state state)
 
 bool turn_is_told(const struct turn *turn)
 {
-    return turn->aborting || turn->leaving || turn->poisoned;
+    return turn->aborting || turn->leaving || turn->poisoned || turn->flooded;
 }
 
 static void turn_free(struct turn *turn)
@@ -93,6 +93,7 @@ static void turn_over(struct turn *turn)
     turn_enter(turn, TURN_ENDED);
     delay_cancel(&turn->deadline);
     delay_cancel(&turn->parked);
+    delay_cancel(&turn->flood);
     list_remove(&turn->node);
     turn->env->on_end(turn->env->owner, turn);
     turn_free(turn);
@@ -323,6 +324,24 @@ static void turn_cancel(struct turn *turn)
     default: /* what is in flight ends by itself, and then it is seen that we were told */
         break;
     }
+}
+
+static void on_flood(void *owner)
+{
+    struct turn *turn = owner;
+
+    if (!turn->lost)
+        turn_cancel(turn);
+}
+
+/* The model or program is faster than the database, or that is away: what waits has a limit. Only
+ * what streams can be stopped, and not from its own callback. */
+void turn_flooded(struct turn *turn)
+{
+    if (turn->state != TURN_ASKING && turn->state != TURN_WORKING)
+        return;
+    turn->flooded = true;
+    delay_start(turn->env->delays, &turn->flood, 0, on_flood, turn);
 }
 
 /* ---- saving and ending ---- */

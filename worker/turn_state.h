@@ -8,7 +8,8 @@
 #include <stdint.h>
 
 #define TURN_MAX_CALLS       ANSWER_MAX_CALLS
-#define SNAPSHOT_WHOLE_EVERY 16 /* rows a reader of a state joins at most */
+#define SNAPSHOT_WHOLE_EVERY 16                 /* rows a reader of a state joins at most */
+#define BACKLOG_MAX_BYTES    ((size_t)16 << 20) /* events that are not written yet */
 
 enum turn_state {
     TURN_FETCHING, /* agents_get() */
@@ -95,7 +96,8 @@ struct turn {
     char *abort_status, *abort_reason, *abort_actor;
     int64_t abort_age_ms;
     uint64_t abort_heard_ms;
-    struct delay deadline, parked;
+    bool flooded; /* it tells more than the database takes */
+    struct delay deadline, parked, flood;
     void (*after_park)(struct turn *turn);
 
     struct turn_end end;
@@ -112,6 +114,7 @@ void turn_ask(struct turn *turn);  /* the next step */
 void turn_save(struct turn *turn); /* flush what is recorded, then run the calls */
 void turn_park(struct turn *turn, void (*next)(struct turn *turn));
 bool turn_is_told(const struct turn *turn); /* asked from outside to stop */
+void turn_flooded(struct turn *turn);       /* more is told than is written */
 void turn_dropped(struct turn *turn);       /* an operation of a lost turn has called back */
 
 /* ---- turn_event.c ---- */
