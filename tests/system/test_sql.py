@@ -132,7 +132,7 @@ ARGUMENTS = {
     'turn_step': "1, array[:l]::uuid[], array[:e], array[2], array['{}'], array['stop'],"
                  " array[null], array[9]",
     'worker_beat': "1, 10000, '{}'", 'worker_controls': '1', 'worker_drain': '1',
-    'worker_leave': '1', 'worker_reconcile': '1, array[:l]::uuid[]',
+    'worker_leave': '1', 'worker_reconcile': '1, array[:l]::uuid[], 1000000',
     'worker_register': "'w', '0', 10, 10000",
 }
 # The same statement by another way through it.
@@ -348,10 +348,11 @@ def test_an_abort_that_came_first_beats_the_completion():
     other = env.psql()
     other.run('begin')
     assert other.run("select nocturne.abort('%s', 'why', 'me')" % task) == ['aborting']
-    session.send(complete_text(worker, [(task, epoch, 'afc')]))
-    session.wait_blocked()
+    assert complete(session, worker, [(task, epoch, 'afc')]) == []  # it does not wait
+    fate = session.run("execute turn_fate(array['%s']::uuid[], array[%d])" % (task, epoch))
+    assert fate[0].split('|')[1] == 'leased'
     other.run('commit')
-    assert session.result() == []
+    assert complete(session, worker, [(task, epoch, 'afc')]) == []
     fate = session.run("execute turn_fate(array['%s']::uuid[], array[%d])" % (task, epoch))
     assert fate[0].split('|')[1] == 'aborting' and '"reason" : "why"' in fate[0]
     assert complete(session, worker, [(task, epoch, 'afc')], status='aborted',

@@ -1,0 +1,232 @@
+"""A worker among faults: the database goes away, hangs, comes back; the worker is told to stop, is
+killed or frozen at the worst moment; a peer says what PostgreSQL refuses. Afterwards every task has
+ended once and nothing is left behind."""
+import json
+import os
+import random
+import threading
+import time
+
+import cluster
+import harness
+from harness import literal, wait_until
+
+FAST = {'beat_every': '300ms', 'beat_ttl': '1s', 'poll': '200ms'}
+
+
+def process_tool(name, script, **more):
+    return {'type': 'process', 'name': name, 'command': ['sh', '-c', script], **more}
+
+
+def setup():
+    global env
+    env = harness.Env()
+    env.modelsim()
+    env.scheduler()
+
+
+def run_one(text, tools=(), timeout=20, **agent):
+    """One turn on a worker of its own Env-wide name; the task and its events."""
+    name = 'a%d' % random.getrandbits(40)
+    env.llm_agent(name, tools, **agent)
+    task = env.wait_task(env.submit(name, text), timeout)
+    return task, env.stored_events(task['task_id'])
+
+
+# ---- stopping ----
+
+def test_a_worker_that_never_had_a_database_stops_at_once():
+    worker = env.worker(wait=False, database='host=/nonexistent dbname=x')
+    time.sleep(0.3)  # it tries to connect and has no incarnation
+    worker.end(5)
+
+
+def test_an_idle_worker_stops_while_the_database_is_away():
+    with harness.Env() as own:
+        worker = own.worker(**FAST)
+        own.outage()
+        worker.term()
+        assert worker.wait(8) in (0, 1)
+        worker.expected = worker.popen.returncode
+        own.outage_over()
+
+
+def test_a_busy_worker_gives_up_when_it_cannot_hand_back():
+    with harness.Env() as own:
+        own.sim = env.sim
+        own.llm_agent('a')
+        worker = own.worker(drain='200ms')
+        task = own.submit('a', 'stream 10000 tokens 10ms')
+        own.wait_status(task, 'running')
+        wait_until(lambda: own.stored_events(task), 5, 'its first events')
+        own.outage()
+        worker.term()
+        assert worker.wait(12) == 1
+        worker.expected = 1
+        own.outage_over()
+
+
+def test_a_tool_that_ignores_sigterm_does_not_keep_a_worker_from_stopping():
+    with harness.Env() as own:
+        own.sim = env.sim
+        own.llm_agent('a', [process_tool('stubborn', 'trap "" TERM; while :; do sleep 0.1; done',
+                                         on_unknown='retry', idempotent=True)])
+        worker = own.worker(drain='100ms', **FAST)
+        task = own.submit('a', 'call stubborn {} then say done')
+        wait_until(lambda: any(e['type'] == 'tool.started' for e in own.stored_events(task)), 5,
+                   'the tool runs')
+        worker.end(8)
+        assert own.value('select outcome from nocturne.attempt') == 'released'
+
+
+# ---- what peers say ----
+
+def with_worker(test):
+    def run():
+        worker = env.worker(**FAST)
+        try:
+            test(worker)
+        finally:
+            worker.end()
+        env.check_invariants()
+    run.__name__ = test.__name__
+    return run
+
+
+@with_worker
+def test_a_tool_may_answer_with_json_of_many_lines(_):
+    task, events = run_one('call t {} then say got {{tool}}',
+                           [process_tool('t', r'printf "{\n  \"a\": [1,\n 2]\n}\n"')])
+    assert task['status'] == 'completed', task
+    assert [e for e in events if e['type'] == 'tool.result'][0]['output'] == {'a': [1, 2]}
+    assert [e['seq'] for e in events] == list(range(1, len(events) + 1))
+
+
+@with_worker
+def test_what_is_almost_json_is_text(_):
+    for printed, want in (('007', '007'), ('1.', '1.'), ('-01', '-01'), (r'"a\tb"', '"a\tb"'),
+                          (r'[1,\f2]', '[1,\f2]'), (r'"\\u00zz"', '"\\u00zz"'),
+                          (r'\357\273\277{}', '\ufeff{}'), (r'"\\ud800"', '"\\ud800"')):
+        task, events = run_one('call t {} then say ok',
+                               [process_tool('t', "printf -- '%s'" % printed)], max_attempts=1)
+        assert task['status'] == 'completed', (printed, task)
+        result = [e for e in events if e['type'] == 'tool.result'][0]['output']
+        assert result == want, (printed, result)
+
+
+@with_worker
+def test_one_answer_may_save_an_artifact_twice(_):
+    task, _ = run_one('call keep {"name":"x","text":"1"} and call keep {"name":"x","text":"2"}'
+                      ' then say ok', [{'type': 'artifact', 'name': 'keep'}], max_attempts=1)
+    assert task['status'] == 'completed', task
+    rows = env.sql("select name, content from nocturne.artifact where task_id = '%s'"
+                   % task['task_id'])
+    assert [(r['name'], r['content']['parts'][0]['text']) for r in rows] == [('x', '2')], rows
+
+
+@with_worker
+def test_an_artifact_with_an_endless_name_is_refused_not_poison(_):
+    name = ''.join(random.choice('abcdefghijklmnopqrstuvwxyz0123456789') for _ in range(6000))
+    task, events = run_one('call keep {"name":"%s","text":"1"} then say ok' % name,
+                           [{'type': 'artifact', 'name': 'keep'}], max_attempts=1)
+    assert task['status'] == 'completed', task
+    assert [e['type'] for e in events if e['type'].startswith('tool.')] == ['tool.error'], events
+
+
+def test_a_program_that_floods_is_stopped():
+    worker = env.worker()
+    env.put_agent('flood', {'kind': 'process', 'max_attempts': 1, 'command': [
+        'python3', '-c', 'import os\nline = b\'{"chunk":"\' + b"x" * 60000 + b\'"}\\n\'\n'
+        'while True: os.write(1, line * 20)']})
+    # the database hangs: nothing is written meanwhile
+    task = env.submit('flood', 'go')
+    env.wait_status(task, 'running')
+    session = env.psql()
+    session.run('begin; lock table nocturne.chunk in access exclusive mode')
+    time.sleep(4)  # as long as it may
+    rss = int([line for line in open('/proc/%d/status' % worker.pid)
+               if line.startswith('VmRSS')][0].split()[1]) >> 10
+    session.run('rollback')
+    assert rss < 800, '%d MB' % rss
+    ended = env.wait_task(task, 30)
+    assert ended['error']['code'] == 'EVENTS_TOO_FAST', ended
+    worker.end()
+    env.check_invariants()
+
+
+# ---- aborts that cross ----
+
+@with_worker
+def test_an_abort_that_crosses_a_failure_wins(_):
+    env.llm_agent('crossing')
+    task = env.submit('crossing', 'stream 3 tokens then gate cross then drop')
+    wait_until(lambda: any(e['type'] == 'content.delta' for e in env.stored_events(task)), 5, 'text')
+    lock = env.psql()
+    lock.run("begin")
+    lock.run("select nocturne.abort('%s')" % task)  # nobody is told before it commits
+    env.sim.open_gate('cross')
+    lock.run('commit')
+    ended = env.wait_task(task, 20)
+    assert ended['status'] == 'aborted', ended
+
+
+def test_an_abort_that_crosses_a_timeout_wins():
+    """Without hints and with slow beats the worker learns of the abort when it ends the turn."""
+    env.llm_agent('limited', limits={'timeout': '1s'})
+    worker = env.worker(hints='off', beat_every='4s', beat_ttl='20s', poll='100ms')
+    task = env.submit('limited', 'hang')
+    env.wait_status(task, 'running')
+    env.abort(task, 'no more')
+    ended = env.wait_task(task, 10)
+    assert ended['status'] == 'aborted' and ended['abort']['reason'] == 'no more', ended
+    assert 'error' not in ended, ended
+    worker.end()
+    env.check_invariants()
+
+
+def test_an_abort_that_crosses_a_retry_wins():
+    env.llm_agent('crossing2', max_attempts=5)
+    worker = env.worker(hints='off', beat_every='5s', beat_ttl='20s', poll='100ms')
+    task = env.submit('crossing2', 'stream 3 tokens then gate cross2 then drop')
+    wait_until(lambda: any(e['type'] == 'content.delta' for e in env.stored_events(task)), 5, 'text')
+    env.abort(task)
+    env.sim.open_gate('cross2')
+    ended = env.wait_task(task, 15)
+    assert ended['status'] == 'aborted', ended
+    worker.end()
+    env.check_invariants()
+
+
+def test_an_abort_that_crosses_a_question_leaves_no_question():
+    env.llm_agent('asker', [{'type': 'interrupt', 'name': 'ask'}])
+    worker = env.worker(hints='off', beat_every='5s', beat_ttl='20s', poll='100ms')
+    task = env.submit('asker', 'gate cross3 then call ask {} then say never')
+    env.wait_status(task, 'running')
+    env.abort(task)
+    env.sim.open_gate('cross3')
+    ended = env.wait_task(task, 15)
+    assert ended['status'] == 'aborted' and 'interrupts' not in ended, ended
+    messages = json.loads(env.value("select nocturne.messages_json('%s')" % task))
+    assert [m['role'] for m in messages] == ['user', 'model', 'tool'], messages
+    worker.end()
+    env.check_invariants()
+
+
+# ---- somebody else's locks ----
+
+@with_worker
+def test_an_open_transaction_of_a_client_stalls_only_its_session(_):
+    """submit() is called inside transactions of users, who may be slow."""
+    env.llm_agent('a')
+    held = env.submit('a', 'gate held then say held', session_id='held')
+    env.wait_status(held, 'running')
+    user = env.psql()
+    user.run('begin')
+    user.run("select task_id from nocturne.submit('a', '\"say second\"', 'held')")
+    env.sim.open_gate('held')
+    time.sleep(0.3)
+    for _ in range(5):
+        assert env.wait_task(env.submit('a', 'say quick'), 3)['status'] == 'completed'
+    assert env.task(held)['status'] == 'running'
+    user.run('commit')
+    assert env.wait_task(held, 5)['status'] == 'completed'
