@@ -113,6 +113,7 @@ check "submit returned the id after $took ms and went away" test "$took" -lt 500
 
 act 'Act 2: a client watches for a moment, and leaves with Ctrl-C'
 cmd "tail $task"
+: >"$tmp/watch.out"
 "$nocturne" tail "$task" >"$tmp/watch.out" 2>"$tmp/watch.err" &
 watcher=$!
 is_read() { [ "$(wc -c <"$tmp/watch.out")" -gt 60 ] || ! kill -0 "$watcher" 2>/dev/null; }
@@ -164,6 +165,7 @@ check 'chunks, a snapshot and a final output are in the database' \
 
 act 'Act 5: a long turn is aborted while it streams'
 cmd 'submit librarian "..." --follow'
+: >"$tmp/long.out"
 "$nocturne" submit librarian "$long" --follow >"$tmp/long.out" 2>"$tmp/long.err" &
 watcher=$!
 is_flowing() { [ "$(wc -c <"$tmp/long.out")" -gt 300 ] || ! kill -0 "$watcher" 2>/dev/null; }

@@ -275,16 +275,18 @@ void task_print_line(struct term *term, const cJSON *task)
 {
     char text[LINE_BYTES], ran[32];
     const char *reason = json_str_or(task, "finish_reason", "");
+    const char *created = json_str_or(task, "created_at", "");
 
     if (!task) {
-        term_puts(term, "TASK                                  STATUS       CREATED              "
-                        "     RAN      AGENT\n");
+        term_puts(term, "TASK                                  STATUS       CREATED (UTC)        "
+                        "RAN      AGENT\n");
         return;
     }
     span(stamp_of(task, "started_at"), stamp_of(task, "finished_at"), ran, sizeof(ran));
-    snprintf(text, sizeof(text), "%-36s  %-11s  %-24s  %-7s  %s\n",
+    snprintf(text, sizeof(text), "%-36s  %-11s  %.10s %-8.8s  %-7s  %s\n",
              json_str_or(task, "task_id", ""),
              strcmp(reason, "interrupted") ? json_str_or(task, "status", "") : "interrupted",
-             json_str_or(task, "created_at", ""), ran, json_str_or(task, "agent", ""));
+             created, strlen(created) > 11 ? created + 11 : "", ran,
+             json_str_or(task, "agent", ""));
     term_puts(term, text);
 }

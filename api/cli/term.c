@@ -3,6 +3,7 @@
 #include "buf.h"
 #include "utf8.h"
 
+#include <locale.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,8 +11,11 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <wchar.h>
 
-#define LINE_BYTES 4096
+#define LINE_BYTES      4096
+#define DEFAULT_COLUMNS 80
+#define TAB_COLUMNS     8
 
 static bool is_same_file(int a, int b)
 {
@@ -25,6 +29,7 @@ void term_init(struct term *term)
     const char *name = getenv("TERM"), *no_colour = getenv("NO_COLOR");
     bool able = name && *name && strcmp(name, "dumb") != 0;
 
+    (void)setlocale(LC_CTYPE, ""); /* for wcwidth(); without, every byte counts as one column */
     *term = (struct term){
         .out_tty = isatty(STDOUT_FILENO),
         .err_tty = isatty(STDERR_FILENO) && able,
@@ -49,27 +54,58 @@ static void hide(struct term *term)
     term->shown = false;
 }
 
-static size_t width(void)
+static size_t count_columns(void)
 {
     struct winsize size;
 
     if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) < 0 || size.ws_col < 2)
-        return 79;
-    return size.ws_col - 1U;
+        return DEFAULT_COLUMNS;
+    return size.ws_col;
+}
+
+/* Where the cursor is after `text`: wide characters take two columns, combining ones none. */
+static size_t move_column(size_t column, const char *text, size_t len, size_t columns)
+{
+    mbstate_t state = {0};
+    wchar_t c;
+
+    for (size_t i = 0, n; i < len; i += n) {
+        int wide;
+
+        n = mbrtowc(&c, text + i, len - i, &state);
+        if (n == 0 || n > len - i) {
+            n = 1; /* no character: the terminal shows one thing or another */
+            c = L'?';
+            state = (mbstate_t){0};
+        }
+        wide = wcwidth(c);
+        if (c == L'\n')
+            column = 0;
+        else if (c == L'\t')
+            column += TAB_COLUMNS - column % columns % TAB_COLUMNS;
+        else if (wide > 1 && column % columns == columns - 1)
+            column += 1 + (size_t)wide; /* it does not fit and goes to the next line */
+        else
+            column += wide < 0 ? 1 : (size_t)wide; /* a '?' stands for what is not shown */
+    }
+    return column;
 }
 
 /*
  * Under a line that is still being written: go down and up once so that there is a line below
- * even at the bottom of the screen, then write there and come back.
+ * even at the bottom of the screen, then write there and come back. Not when the line is just
+ * full: terminals forget by that that the next character belongs to the next line.
  */
 static void show(struct term *term)
 {
-    size_t len = strlen(term->status), max = width();
+    size_t len = strlen(term->status), columns = count_columns();
 
     if (!term->err_tty || len == 0)
         return;
-    if (len > max)
-        len = utf8_prefix(term->status, max);
+    if (term->out_tty && term->column > 0 && term->column % columns == 0)
+        return;
+    if (len >= columns)
+        len = utf8_prefix(term->status, columns - 1);
     term->below = term->mid_line && term->out_tty;
     fprintf(stderr, term->below ? "\033D\033M\0337\033[B\r" : "\r");
     fprintf(stderr, "%s%.*s%s\033[K", term->colour ? "\033[2m" : "", (int)len, term->status,
@@ -108,6 +144,8 @@ void term_text(struct term *term, const char *text, size_t len)
     else
         fwrite(text, 1, len, stdout);
     term->mid_line = text[len - 1] != '\n';
+    if (term->out_tty && term->err_tty)
+        term->column = move_column(term->column, text, len, count_columns());
     (void)fflush(stdout);
     show(term);
     flush();

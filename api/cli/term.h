@@ -17,6 +17,7 @@ struct term {
     bool shared;   /* stdout and stderr go to the same place */
     bool colour;   /* dim is allowed */
     bool mid_line; /* stdout's last byte was not a newline */
+    size_t column; /* where stdout's cursor is, as if lines had no end */
     bool shown;    /* a status line is on the screen now */
     bool below;    /* and it is on the line under the text */
     char status[TERM_STATUS_BYTES];

@@ -510,7 +510,7 @@ class Others(Case):
         self.fake.answers["GET /v1/tasks"] = [(200, {"tasks": [self.fake.task]})]
         lines = self.run_cli("list").stdout.splitlines()
         self.assertEqual(len(lines), 2)
-        self.assertRegex(lines[1], r"^%s  completed +%s" % (TASK, AT[:10]))
+        self.assertRegex(lines[1], r"^%s  completed +%s 03:04:05 " % (TASK, AT[:10]))
 
     def test_abort_sends_the_reason(self):
         self.fake.answers["POST /v1/tasks/%s/abort" % TASK] = [
