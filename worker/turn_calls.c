@@ -314,6 +314,32 @@ static void settle(struct call *call, bool unknown)
     flush_put(turn->env->flusher, &turn->out, false);
 }
 
+void calls_judge_unknown(struct turn *turn, struct call *call)
+{
+    bool replaying = turn->replaying;
+
+    calls_prepare(turn, call);
+    if (call->status != CALL_NEW)
+        return;
+    call->ledgered = true;
+    turn->replaying = false; /* what is decided here is news */
+    switch (call->tool->on_unknown) {
+    case TOOL_UNKNOWN_RETRY: /* runs again, with the same idempotency key */
+        break;
+    case TOOL_UNKNOWN_ASK:
+        /* settled before its event: should we die before the end, it is asked anew */
+        record_settle(&turn->out.now, turn->step, call->idx, "unknown", "null", turn->seq);
+        call_interrupt(call, "{\"unknown_outcome\":true}");
+        break;
+    case TOOL_UNKNOWN_FAIL:
+        call_fail(call, "OUTCOME_UNKNOWN",
+                  "the worker died while the tool ran; it may have taken effect", NULL);
+        settle(call, true);
+        break;
+    }
+    turn->replaying = replaying;
+}
+
 static void on_tool_done(void *owner, const struct tool_outcome *outcome)
 {
     struct call *call = owner;

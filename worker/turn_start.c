@@ -209,30 +209,12 @@ static const cJSON *find_ledger(const cJSON *rows, int step, int idx)
     return NULL;
 }
 
-/* A call whose worker died, or that was canceled when its worker left: did it happen? */
-static void judge_unknown(struct turn *turn, struct call *call)
+/* Is a person asked when the outcome of this call is unknown? */
+static bool asks(const struct turn *turn, const struct call *call)
 {
-    calls_prepare(turn, call);
-    if (call->status != CALL_NEW)
-        return;
-    call->ledgered = true;
-    switch (call->tool->on_unknown) {
-    case TOOL_UNKNOWN_RETRY:
-        return; /* runs again, with the same idempotency key */
-    case TOOL_UNKNOWN_ASK:
-        call->status = CALL_INTERRUPTED;
-        call->interrupt = xstrdup("{\"unknown_outcome\":true}");
-        return;
-    case TOOL_UNKNOWN_FAIL:
-        call->status = CALL_FAILED;
-        call->code = xstrdup("OUTCOME_UNKNOWN");
-        call->message = xstrdup("the worker died while the tool ran; it may have taken effect");
-        record_settle(&turn->out.now, turn->step, call->idx, "unknown",
-                      "{\"code\":\"OUTCOME_UNKNOWN\",\"message\":\"the worker died while the tool "
-                      "ran; it may have taken effect\"}",
-                      turn->seq);
-        return;
-    }
+    const struct agent_tool *tool = agent_find_tool(turn->agent, call->name);
+
+    return tool && tool->on_unknown == TOOL_UNKNOWN_ASK;
 }
 
 /* Give the calls of the step at hand the results that are in the ledger. */
@@ -250,12 +232,12 @@ static void replay_calls(struct turn *turn, const cJSON *rows)
         if (!strcmp(status, "done")) {
             call->status = CALL_DONE;
             call->output = result ? json_print(result) : xstrdup("null");
-        } else if (!strcmp(status, "failed") || !strcmp(status, "unknown")) {
+        } else if (!strcmp(status, "failed") || (!strcmp(status, "unknown") && !asks(turn, call))) {
             call->status = CALL_FAILED;
             call->code = xstrdup(json_str_or(result, "code", "TOOL_FAILED"));
             call->message = xstrdup(json_str_or(result, "message", ""));
         } else if (row) {
-            judge_unknown(turn, call);
+            calls_judge_unknown(turn, call);
         } else {
             calls_prepare(turn, call);
         }

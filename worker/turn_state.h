@@ -140,6 +140,9 @@ bool turn_is_same_input(const struct call *call, const cJSON *input); /* NULL: n
 /* ---- turn_calls.c ---- */
 void calls_from_message(struct turn *turn, const cJSON *message);
 void calls_prepare(struct turn *turn, struct call *call);
+/* A call whose worker died, or that was canceled when its worker left: did it happen? Its tool's
+ * policy says what is done about it. */
+void calls_judge_unknown(struct turn *turn, struct call *call);
 void calls_claim(struct turn *turn); /* record the claims of those that will run */
 void calls_run(struct turn *turn);   /* start them; ends in calls_finish() */
 void calls_finish(struct turn *turn);

@@ -12,6 +12,8 @@ import time
 
 from harness import literal
 
+# A worker whose death is noticed soon.
+QUICK = {'poll': '50ms', 'beat-every': '300ms', 'beat-ttl': '1s'}
 TOOL_EVENTS = ('tool.started', 'tool.result', 'tool.error', 'interrupt')
 
 
@@ -234,6 +236,25 @@ def tool_results(messages):
     """[(name, output)] of all tool messages."""
     return [(p['toolResponse']['name'], p['toolResponse']['output'])
             for m in messages if m['role'] == 'tool' for p in m['content']]
+
+
+def quick_scheduler(env):
+    return env.scheduler(**{'worker-ttl': '1s', 'rescue-every': '200ms'})
+
+
+def logging_tool(name, path, nap=0, **more):
+    """A tool whose effect is a line with its idempotency key in a file."""
+    return {'type': 'process', 'name': name, 'command': [
+        'sh', '-c', 'echo "$NOCTURNE_IDEMPOTENCY_KEY" >> %s; sleep %g; echo %s' % (path, nap, name)],
+        **more}
+
+
+def lines_of(path):
+    try:
+        with open(path) as f:
+            return f.read().split('\n')[:-1]
+    except FileNotFoundError:
+        return []
 
 
 def program(folder, name, text):
