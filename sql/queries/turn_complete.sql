@@ -80,8 +80,8 @@ with me as materialized (
     from o where s.tenant = o.tenant and s.session_id = o.session_id
 ), r as (
     insert into nocturne.ready (priority, task_id)
-    select t.priority, t.task_id from o join nocturne.task t on t.task_id = o.next
-    where o.was = any(o.ids)
+    select nocturne.task_priority(o.next), o.next from o
+    where o.next is not null and o.was = any(o.ids)
     returning 1
 )
 select l.task_id, (select count(*) from r) from l;

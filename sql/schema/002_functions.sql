@@ -29,6 +29,13 @@ begin
                      order by seq_from desc limit 1), 0));
 end $$;
 
+-- Priority of a task. Volatile, to look with a snapshot of its own: a statement that waited for a
+-- session's row meets tasks in its queue that were submitted after the statement's snapshot.
+create function nocturne.task_priority(p_task uuid) returns smallint language plpgsql volatile as $$
+begin
+    return (select t.priority from nocturne.task t where t.task_id = p_task);
+end $$;
+
 -- Queue a task that is due: behind its session's running task, or as ready.
 -- Locks the session's row.
 create function nocturne.enqueue(p_task uuid) returns boolean language plpgsql as $$

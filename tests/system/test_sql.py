@@ -8,7 +8,7 @@ import time
 
 import harness
 import statements
-from harness import SqlError, wait_until
+from harness import SqlError, literal, wait_until
 from statements import claim, complete, complete_text, prepare, register, retry
 
 COLD = {'stats_read'}  # counts what there is; doctor_* looks at everything, for a person
@@ -360,6 +360,21 @@ def test_an_abort_that_came_first_beats_the_completion():
     assert env.abort(task) == 'aborted'
 
 
+def test_a_turn_submitted_while_the_one_before_it_ends_is_not_lost():
+    task, epoch, session, worker = one_running('gap')
+    other = env.psql()
+    other.run('begin')
+    other.run('update nocturne.worker set slots = slots where worker_id = %d' % worker)
+    session.send(complete_text(worker, [(task, epoch, 'gap')]))
+    session.wait_blocked()  # its snapshot is taken, its locks are not
+    following = submit('gap')
+    other.run('commit')
+    assert [line.split('|')[0] for line in session.result()] == [task]
+    (claimed, epoch), = claim(session, worker)
+    assert claimed == following
+    assert complete(session, worker, [(claimed, epoch, 'gap')]) == [claimed]
+
+
 def test_completing_twice_changes_nothing():
     task, epoch, session, worker = one_running('twice')
     assert complete(session, worker, [(task, epoch, 'twice')]) == [task]
@@ -644,7 +659,7 @@ def test_a_storm_of_everything_ends_well_and_without_a_deadlock():
                 extra = rand.choice(['', '', ", p_run_at => clock_timestamp() + interval '30 ms'",
                                      ", p_deadline => clock_timestamp() + interval '150 ms'"])
                 s.run("select nocturne.submit('a', '1', 's%d'%s)" % (rand.randrange(6), extra))
-                time.sleep(rand.random() * 0.01)
+                time.sleep(rand.random() * 0.04)
 
         def works(rand):
             s = prepare(storm.psql())
@@ -664,16 +679,27 @@ def test_a_storm_of_everything_ends_well_and_without_a_deadlock():
             s.run("execute worker_leave(%d)" % worker)
 
         def settle(s, worker, turns):
-            for state in ('completed', 'aborted'):
-                if turns:
-                    seqs = {}
-                    for task, epoch in turns:
-                        seq = int(s.run("select nocturne.last_seq('%s') + 1" % task)[0])
-                        seqs.setdefault(seq, []).append((task, epoch, session_of(task)))
-                    done = set()
-                    for seq, part in seqs.items():
-                        done |= set(complete(s, worker, part, seq=seq, status=state, reason=state))
-                    turns = [t for t in turns if t[0] not in done]
+            """As the flusher does: ask what became of those not accepted, and send them again."""
+            status, left = {}, dict(turns)
+            while left:
+                groups = {}
+                for task, epoch in left.items():
+                    seq = int(s.run("select nocturne.last_seq('%s') + 1" % task)[0])
+                    groups.setdefault((seq, status.get(task, 'completed')), []).append(
+                        (task, epoch, session_of(task)))
+                for (seq, state), part in groups.items():
+                    for task in complete(s, worker, part, seq=seq, status=state, reason=state):
+                        del left[task]
+                if not left:
+                    return
+                tasks, epochs = zip(*left.items())
+                for line in s.run('execute turn_fate(%s::uuid[], %s)' % (
+                        literal(tasks), literal(epochs))):
+                    task, fate, _ = line.split('|', 2)
+                    if fate in ('gone', 'ended'):
+                        del left[task]
+                    elif fate == 'aborting':
+                        status[task] = 'aborted'
 
         def aborts(rand):
             s = storm.psql()
@@ -699,7 +725,7 @@ def test_a_storm_of_everything_ends_well_and_without_a_deadlock():
         # one last worker ends what is left
         s = prepare(storm.psql())
         worker = register(s)
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
         while time.monotonic() < end:
             s.run('select nocturne.release_due(500)')
             s.run('select nocturne.rescue(500)')
@@ -709,7 +735,7 @@ def test_a_storm_of_everything_ends_well_and_without_a_deadlock():
                 break
         storm.check_invariants(deadline=1)
         done = storm.value('select count(*) from nocturne.done')
-        assert done > 300, done
+        assert done > 100, done
         # told by the server when the backends report
         assert 'deadlock detected' not in '\n'.join(
             line for line in storm.cluster.log(10000).splitlines() if storm.db in line)
