@@ -48,6 +48,7 @@ struct run {
     struct genkit *gk;
     struct request *r;
     bool stream, ends; /* ends: the turn ends when its readers leave */
+    bool gone;         /* the client left while we were READING */
     struct genkit_input input;
     const char *stream_id; /* asked for; NULL: none */
     char id[ID_BYTES];     /* of the task and of the stream */
@@ -172,24 +173,30 @@ static void run_fail(struct run *run, const char *error, const char *session_id)
 /* After the last event, before its frames: nothing but a cut is left to say. */
 static void run_cut(struct run *run)
 {
-    struct request *r;
-
     httpd_abort(run->r->http);
-    r = run_free(run);
-    request_over(r);
+    request_over(run_free(run));
 }
 
-static void on_blocked_gone(struct httpd_req *http)
+static void on_gone(struct httpd_req *http)
 {
-    struct request *r = run_free(http->ud);
+    struct run *run = http->ud;
 
-    request_over(r);
+    if (run->state == RUN_READING)
+        run->gone = true;
+    else
+        request_over(run_free(run));
 }
 
-static void on_unblocked(struct httpd_req *http)
+/* The client has taken what was queued for it. */
+static void on_writable(struct httpd_req *http)
 {
+    struct run *run = http->ud;
+
+    run->queued = 0;
+    if (run->state != RUN_BLOCKED)
+        return;
     httpd_watch(http, NULL, NULL);
-    finish_stream(http->ud);
+    finish_stream(run);
 }
 
 static void write_end(struct run *run, const struct genkit_output_row *row)
@@ -204,13 +211,10 @@ static void write_end(struct run *run, const struct genkit_output_row *row)
     }
     buf_reset(&run->out);
     genkit_put_end(&run->out, row);
-    if (run->queued <= QUEUED_BYTES) {
+    if (run->queued <= QUEUED_BYTES)
         finish_stream(run);
-        return;
-    }
-    run_enter(run, RUN_BLOCKED);
-    run->r->http->ud = run;
-    httpd_watch(run->r->http, on_blocked_gone, on_unblocked);
+    else
+        run_enter(run, RUN_BLOCKED);
 }
 
 static void on_output(void *owner, PGresult *res, const struct err *err)
@@ -219,7 +223,9 @@ static void on_output(void *owner, PGresult *res, const struct err *err)
     struct genkit_output_row row;
     struct err bad = *err;
 
-    if (bad.code == ERR_OK && store_read_genkit_output(res, &row, &bad) == 0) {
+    if (run->gone) {
+        request_over(run_free(run));
+    } else if (bad.code == ERR_OK && store_read_genkit_output(res, &row, &bad) == 0) {
         write_end(run, &row);
     } else if (run->stream) {
         run_cut(run);
@@ -235,7 +241,12 @@ static void read_output(struct run *run)
     run_enter(run, RUN_READING);
     genkit_live_leave(run->live, false);
     run->live = NULL;
-    httpd_watch(run->r->http, NULL, NULL); /* the turn has ended: who leaves now changes nothing */
+    /* The turn has ended: who leaves now changes nothing. But what is queued must go first. */
+    run->r->http->ud = run;
+    if (run->queued > QUEUED_BYTES)
+        httpd_watch(run->r->http, on_gone, on_writable);
+    else
+        httpd_watch(run->r->http, NULL, NULL);
     store_genkit_output(pgpool_pick(run->gk->api->pool), &run->r->call, run->id, on_output, run);
 }
 
