@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #define KEY(field, kind, fallback, help) CONFIG_KEY(struct worker_conf, field, kind, fallback, help)
@@ -34,6 +35,17 @@ static void help(void)
           "\nsettings (command line, environment, default):\n",
           stdout);
     config_help(stdout, keys);
+}
+
+/* Each model call, tool and pipe costs a descriptor, and the soft limit is often 1024. */
+static void raise_limits(void)
+{
+    struct rlimit files;
+
+    if (getrlimit(RLIMIT_NOFILE, &files) < 0)
+        return;
+    files.rlim_cur = files.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &files); /* calls that find no descriptor fail and are retried */
 }
 
 static void on_stop(void *owner)
@@ -96,6 +108,7 @@ int main(int argc, char **argv)
         return 2;
     }
     log_init("worker", level);
+    raise_limits();
     name_worker(&conf);
     loop_init(&loop, on_stop, &worker);
     worker = worker_start(&loop, &conf);

@@ -44,9 +44,9 @@ struct worker {
     enum worker_state state;
     struct loop *loop;
     const struct worker_conf *conf;
-    struct pg *pg;       /* claims, loads, heartbeat */
+    struct pg *pg;       /* claims, loads */
     struct pg *pg_flush; /* the flusher's own, so that a large load does not delay events */
-    struct pg *pg_hints; /* LISTEN and NOTIFY */
+    struct pg *pg_hints; /* LISTEN, NOTIFY and the heartbeat: nothing slow before it */
     struct notify *notify;
     struct http *http;
     struct delays *delays;
@@ -115,15 +115,15 @@ static void on_claim_idle(void *owner)
     worker_check(owner);
 }
 
-static struct turn *find_turn(struct worker *w, const char *task_id)
+/* ---- controls ---- */
+
+/* A turn whose lease was lost may close its calls still while the same task runs again. */
+static void abort_task(struct worker *w, const char *task_id, const struct turn_abort *abort_now)
 {
     list_foreach (node, &w->turns)
         if (!strcmp(turn_task_id(turn_of_node(node)), task_id))
-            return turn_of_node(node);
-    return NULL;
+            turn_abort(turn_of_node(node), abort_now);
 }
-
-/* ---- controls ---- */
 
 static void take_controls(struct worker *w, const char *controls)
 {
@@ -134,7 +134,6 @@ static void take_controls(struct worker *w, const char *controls)
     cJSON_ArrayForEach(row, root)
     {
         const cJSON *age = json_get(row, "age_ms");
-        struct turn *turn = find_turn(w, json_str_or(row, "task_id", ""));
         struct turn_abort abort_now = {
             .status = json_str_or(row, "status", "aborted"),
             .reason = json_str_or(row, "reason", NULL),
@@ -142,8 +141,7 @@ static void take_controls(struct worker *w, const char *controls)
             .age_ms = cJSON_IsNumber(age) ? (int64_t)age->valuedouble : 0,
         };
 
-        if (turn)
-            turn_abort(turn, &abort_now);
+        abort_task(w, json_str_or(row, "task_id", ""), &abort_now);
     }
 }
 
@@ -308,7 +306,7 @@ struct worker *worker_start(struct loop *loop, const struct worker_conf *conf)
     w->flusher = flusher_new(&loop->uv, w->pg_flush, w->notify, &w->stats);
     w->claim = claim_new(&loop->uv, w->pg, conf->poll, &w->stats, &claim_cbs);
     set_turn_env(w);
-    w->heartbeat = heartbeat_new(&loop->uv, w->pg, &beat, &beat_cbs);
+    w->heartbeat = heartbeat_new(&loop->uv, w->pg_hints, &beat, &beat_cbs);
     if (conf->hints)
         pg_listen(w->pg_hints, on_hint, on_hints_up, w);
     return w;

@@ -4,12 +4,13 @@ ended once and nothing is left behind."""
 import json
 import os
 import random
-import threading
+import signal
+import subprocess
 import time
 
 import cluster
 import harness
-from harness import literal, wait_until
+from harness import wait_until
 
 FAST = {'beat_every': '300ms', 'beat_ttl': '1s', 'poll': '200ms'}
 
@@ -214,6 +215,22 @@ def test_an_abort_that_crosses_a_question_leaves_no_question():
 
 # ---- somebody else's locks ----
 
+def test_a_slow_load_does_not_hold_up_the_heartbeat():
+    env.put_agent('echo', {'kind': 'echo'})
+    worker = env.worker(beat_every='300ms', beat_ttl='1s', poll='100ms')
+    lock = env.psql()
+    lock.run('begin')
+    lock.run('lock table nocturne.snapshot in access exclusive mode')  # turn_load reads it
+    task = env.submit('echo', 'hi')
+    env.wait_status(task, 'running')
+    time.sleep(2)
+    lock.run('commit')
+    env.wait_task(task, 5, 'completed')
+    assert 'fences itself' not in worker.log(), worker.tail()
+    worker.end()
+    env.check_invariants()
+
+
 @with_worker
 def test_an_open_transaction_of_a_client_stalls_only_its_session(_):
     """submit() is called inside transactions of users, who may be slow."""
@@ -230,3 +247,149 @@ def test_an_open_transaction_of_a_client_stalls_only_its_session(_):
     assert env.task(held)['status'] == 'running'
     user.run('commit')
     assert env.wait_task(held, 5)['status'] == 'completed'
+
+
+# ---- storms ----
+
+TEXTS = ['say hello', 'stream 40 tokens 20ms', 'call t {} then say got {{tool}}',
+         'stream 5 tokens 5ms then call t {} and call t {} then call t {} then say end']
+
+
+def storm(own, n, prepare, fault, seconds):
+    """Submit `n` turns, half of them in shared sessions, and call fault(i) again and again for some
+    seconds. In the end each has completed once, and its answer is what it would have been."""
+    own.llm_agent('storm', [process_tool('t', 'sleep 0.05; echo "[1]"', idempotent=True,
+                                         on_unknown='retry')], max_attempts=20)
+    tasks = [own.submit('storm', TEXTS[i % 4], **({'session_id': 's%d' % (i % 20)} if i % 2 else {}))
+             for i in range(n)]
+    prepare()
+    end = time.monotonic() + seconds
+    i = 0
+    while time.monotonic() < end:
+        fault(i)
+        i += 1
+    own.check_invariants(deadline=40)
+    ended = own.sql('select status, count(*) as n from nocturne.done group by 1')
+    assert ended == [{'status': 'completed', 'n': n}], ended
+    for task in tasks[:8]:
+        told = harness.joined_text([harness.Event(None, e['type'], json.dumps(e))
+                                    for e in own.stored_events(task)])
+        text = own.task(task)['output']['text']
+        assert told.endswith(text), (told, text)
+
+
+def terminate(own):
+    own.cluster.psql('postgres', "select count(pg_terminate_backend(pid)) from pg_stat_activity "
+                     "where datname = '%s' and application_name like 'nocturne-worker%%' "
+                     "and random() < 0.7" % own.db)
+
+
+def test_connections_that_die_again_and_again():
+    with harness.Env() as own:
+        own.sim = env.sim
+        own.scheduler()
+        storm(own, 100, lambda: [own.worker(slots=8, **FAST), own.worker(slots=8, **FAST)],
+              lambda i: (time.sleep(random.uniform(0.05, 0.3)), terminate(own)), 6)
+
+
+def test_workers_that_are_frozen_longer_than_they_may_be():
+    with harness.Env() as own:
+        own.sim = env.sim
+        own.scheduler()
+        workers = []
+
+        def freeze(i):
+            worker = workers[i % 3]
+            worker.stop()
+            time.sleep(1.3)
+            worker.cont()
+            time.sleep(random.uniform(0, 0.3))
+
+        storm(own, 100, lambda: workers.extend(own.worker(slots=6, **FAST) for _ in range(3)), freeze, 8)
+
+
+def test_workers_that_are_killed():
+    with harness.Env() as own:
+        own.sim = env.sim
+        own.scheduler()
+        workers = []
+
+        def kill(i):
+            time.sleep(random.uniform(0.2, 0.8))
+            if i < 2:  # three deaths with one turn would quarantine it
+                workers.pop(0).kill()
+                workers.append(own.worker(wait=False, slots=8, **FAST))
+
+        storm(own, 60, lambda: workers.extend(own.worker(slots=8, **FAST) for _ in range(2)),
+              kill, 6)
+
+
+def test_outages_longer_than_a_worker_may_be_silent():
+    with harness.Env() as own:
+        own.sim = env.sim
+        own.scheduler()
+
+        def fault(i):
+            time.sleep(0.5)
+            if i < 2:
+                own.outage()
+                time.sleep(2)
+                own.outage_over()
+
+        storm(own, 100, lambda: [own.worker(slots=8, **FAST), own.worker(slots=8, **FAST)], fault, 7)
+
+
+def test_a_database_that_crashes():
+    database = cluster.Cluster()
+    own = harness.Env(cluster_=database)
+    try:
+        own.sim = env.sim
+        own.scheduler()
+
+        def fault(i):
+            time.sleep(0.7)
+            if i < 3:
+                database.down('immediate')
+                database.up()
+
+        storm(own, 60, lambda: [own.worker(slots=8, **FAST), own.worker(slots=8, **FAST)], fault, 6)
+        own.close()
+    finally:
+        database.close()
+
+
+def backends(database):
+    with open(database.folder + '/data/postmaster.pid') as f:
+        postmaster = f.readline().strip()
+    found = subprocess.run(['pgrep', '-P', postmaster], capture_output=True, text=True, check=True)
+    return [int(pid) for pid in found.stdout.split()]
+
+
+def send(pids, number):
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            pass
+
+
+def test_a_database_that_hangs_and_answers_late():
+    """What was sent before is executed when the worker has long given it up."""
+    database = cluster.Cluster()
+    own = harness.Env(cluster_=database)
+    try:
+        own.sim = env.sim
+        own.scheduler()
+
+        def fault(i):
+            time.sleep(0.6)
+            if i < 2:
+                pids = backends(database)
+                send(pids, signal.SIGSTOP)
+                time.sleep(1.6)
+                send(pids, signal.SIGCONT)
+
+        storm(own, 60, lambda: [own.worker(slots=8, **FAST), own.worker(slots=8, **FAST)], fault, 7)
+        own.close()
+    finally:
+        database.close()
