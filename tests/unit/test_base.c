@@ -456,6 +456,39 @@ static void json_takes_what_looks_like_a_nul_but_is_none(void **state)
     }
 }
 
+static void json_loose_takes_what_is_no_text(void **state)
+{
+    static const struct {
+        const char *text, *expected; /* in an array */
+    } cases[] = {
+        {"[\"a\\u0000b\"]",              "a\xEF\xBF\xBD"
+                            "b"              },
+        {"[\"a\xff\"]",                  "a\xEF\xBF\xBD"                },
+        {"[\"\\ud83d\"]",                "\xED\xA0\xBD"                 },
+        {"[\"\\ude00x\"]",               "\xED\xB8\x80x"                },
+        {"[\"\\ud83d\\ude00 \\ud83d\"]", "\xF0\x9F\x98\x80 \xED\xA0\xBD"},
+        {"[\"\\ud83d\\ud83d\\ude00\"]",  "\xED\xA0\xBD\xF0\x9F\x98\x80" },
+        {"[\"\\\\ud83d\\ud83d\"]",       "\\ud83d\xED\xA0\xBD"          },
+        {"[\"\\\"\\ud83d\\\\\"]",        "\"\xED\xA0\xBD\\"             },
+    };
+    static const char *const bad[] = {"", "[", "[\"\\ud83d", "[\"\\", "[\"\\ud8\"]", "\xff"};
+    struct err err = {0};
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        JSON_AUTO(root) = json_parse_loose(cases[i].text, strlen(cases[i].text), &err);
+
+        assert_non_null(root);
+        assert_string_equal(root->child->valuestring, cases[i].expected);
+    }
+    for (size_t i = 0; i < COUNT(bad); i++) {
+        char *exact = xrealloc(xmemdup(bad[i], strlen(bad[i])), strlen(bad[i]) + 1);
+
+        assert_null(json_parse_loose(exact, strlen(bad[i]), &err));
+        free(exact);
+    }
+}
+
 static void json_put_raw_leaves_no_line_end(void **state)
 {
     static const char text[] = "{\n \"a\":\r\n [1,\n 2]}\r\n";
@@ -903,6 +936,7 @@ int main(void)
         cmocka_unit_test(utf8_is_cut_between_sequences),
         cmocka_unit_test(json_refuses_what_is_not_one_value),
         cmocka_unit_test(json_takes_what_looks_like_a_nul_but_is_none),
+        cmocka_unit_test(json_loose_takes_what_is_no_text),
         cmocka_unit_test(json_put_raw_leaves_no_line_end),
         cmocka_unit_test(json_stops_at_the_length_it_was_given),
         cmocka_unit_test(json_survives_deep_nesting),
