@@ -131,7 +131,7 @@ returns text language sql stable as $$
         || ',"createdAt":"' || nocturne.stamp(t.created_at)
         || '","updatedAt":"' || nocturne.stamp(coalesce(d.finished_at, t.created_at)) || '"'
         || case when d.task_id is null
-                then nocturne.member('heartbeatAt', nocturne.stamp(coalesce(w.beat_at, t.created_at)))
+                then nocturne.member('heartbeatAt', nocturne.stamp(greatest(w.beat_at, l.claimed_at, t.created_at)))
                 else '' end
         || ',"status":"' || nocturne.genkit_status(t.task_id) || '"'
         || case when d.task_id is null then ''
