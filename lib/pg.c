@@ -67,6 +67,7 @@ struct pg {
     int in_flight;      /* length of `sent` */
     struct pg_call *at; /* statement of the oldest call that the next result belongs to */
     bool got_result;    /* `at` has had one */
+    bool stale;         /* what was prepared is gone, or no longer what it was */
     struct err err;     /* of the oldest call in flight */
     char trouble[200];
     bool listening, listen_pending;
@@ -164,8 +165,10 @@ static void pg_answer(struct pg *pg, struct pg_call *call, const struct err *err
     if (err->code != ERR_OK)
         pg_clear_results(call);
     /* The owner may free the call in `done`; the results are ours until it returns. */
-    for (struct pg_call *c = call; c && n < 16; c = c->also)
+    for (struct pg_call *c = call; c && n < 16; c = c->also) {
         results[n++] = c->res;
+        c->busy = false;
+    }
     call->done(call->owner, call->res, err);
     for (int i = 0; i < n; i++)
         PQclear(results[i]);
@@ -215,6 +218,8 @@ static enum err_code err_code_of(const char *sqlstate)
         {"22",    ERR_INVALID    },
         {"40",    ERR_UNAVAILABLE}, /* deadlock, serialization: try again */
         {"08",    ERR_UNAVAILABLE},
+        {"0A",    ERR_UNAVAILABLE}, /* the two of is_stale() */
+        {"26",    ERR_UNAVAILABLE},
         {"25006", ERR_UNAVAILABLE}, /* read only: a standby, for now */
         {"53",    ERR_UNAVAILABLE},
         {"55",    ERR_UNAVAILABLE},
@@ -226,6 +231,13 @@ static enum err_code err_code_of(const char *sqlstate)
         if (!strncmp(sqlstate, codes[i].prefix, strlen(codes[i].prefix)))
             return codes[i].code;
     return ERR_BUG;
+}
+
+/* "cached plan must not change result type", after a migration; "prepared statement does not
+ * exist", after DISCARD ALL or behind a pool of connections. */
+static bool is_stale(const char *sqlstate)
+{
+    return !strcmp(sqlstate, "0A000") || !strcmp(sqlstate, "26000");
 }
 
 static void set_result_err(struct err *err, const PGresult *res, char *ret_sqlstate)
@@ -307,6 +319,7 @@ static void pg_keep_result(struct pg *pg, PGresult *res)
     } else {
         if (status != PGRES_PIPELINE_ABORTED && pg->err.code == ERR_OK)
             set_result_err(&pg->err, res, call->sqlstate);
+        pg->stale = pg->stale || is_stale(call->sqlstate);
         PQclear(res);
     }
     pg->got_result = true;
@@ -318,6 +331,8 @@ static void pg_take(struct pg *pg, PGresult *res)
     if (PQresultStatus(res) == PGRES_PIPELINE_SYNC) {
         PQclear(res);
         pg_finish_oldest(pg);
+        if (pg->stale && pg->state == PG_UP)
+            pg_drop(pg, ERR_UNAVAILABLE, "the statements are to be prepared anew");
     } else if (pg->at) {
         pg_keep_result(pg, res);
     } else {
@@ -413,6 +428,7 @@ static void pg_receive(struct pg *pg)
 static void pg_prepare(struct pg *pg)
 {
     PQsetnonblocking(pg->conn, 1);
+    pg->stale = false;
     pg_enter(pg, PG_PREPARING);
     if (!PQenterPipelineMode(pg->conn))
         goto fail;
@@ -577,6 +593,7 @@ void pg_close(struct pg *pg)
 
 void pg_call_init(struct pg_call *call, enum sql_stmt stmt)
 {
+    assert(!call->busy);
     list_init(&call->node);
     call->stmt = stmt;
     call->nparams = 0;
@@ -625,6 +642,8 @@ void pg_exec(struct pg *pg, struct pg_call *call, uint64_t timeout_ms, pg_done_f
     call->deadline_ms = clock_mono_ms() + timeout_ms;
     call->done = done;
     call->owner = owner;
+    for (struct pg_call *c = call; c; c = c->also)
+        c->busy = true;
     list_append(&pg->queue, &call->node);
     if (pg->load++ == 0 && pg->state != PG_CLOSED)
         uv_timer_start(&pg->tick, on_tick, TICK_MS, TICK_MS);

@@ -30,9 +30,11 @@ typedef void pg_done_fn(void *owner, PGresult *res, const struct err *err);
 
 #define PG_MAX_PARAMS 25
 
-/* One transaction in flight. Lives inside its owner; do not touch until `done`. */
+/* One transaction in flight. Lives inside its owner, zeroed before its first use; do not touch
+ * until `done`, and do not begin another one in it: that is asserted. */
 struct pg_call {
     struct list node;
+    bool busy; /* given to pg_exec(), not answered yet */
     enum sql_stmt stmt;
     int nparams;
     char text[PG_MAX_PARAMS][24]; /* storage for numbers */
