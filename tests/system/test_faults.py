@@ -215,6 +215,16 @@ def test_an_abort_that_crosses_a_question_leaves_no_question():
 
 # ---- somebody else's locks ----
 
+def test_prepared_statements_that_have_gone_stale_are_prepared_anew():
+    with harness.Env() as own:
+        own.put_agent('echo', {'kind': 'echo'})
+        own.worker(**FAST)
+        own.wait_task(own.submit('echo', 'one'), 5, 'completed')
+        own.execute('alter table nocturne.task alter column revision type bigint')
+        own.wait_task(own.submit('echo', 'two'), 5, 'completed')
+        own.check_invariants()
+
+
 def test_a_slow_load_does_not_hold_up_the_heartbeat():
     env.put_agent('echo', {'kind': 'echo'})
     worker = env.worker(beat_every='300ms', beat_ttl='1s', poll='100ms')
