@@ -12,6 +12,7 @@ from fakes import QUICK, lines_of, logging_tool, of_type, quick_scheduler, submi
 from harness import wait_until
 
 CALM = {'poll': '50ms', 'beat-every': '500ms', 'beat-ttl': '3s'}  # while it forks under sanitizers
+TURNS = 1000
 TWENTY = ' '.join('tok%d' % i for i in range(20))
 
 
@@ -68,10 +69,10 @@ def test_a_thousand_turns_at_once_through_one_worker():
         env.scheduler()
         env.worker(slots=1000)
         env.llm_agent('a')
-        ids = submit_all(env, [('a', 'stream 20 tokens 20ms')] * 1000)
+        ids = submit_all(env, [('a', 'stream 20 tokens 20ms')] * TURNS)
         check_all(env, ids, TWENTY, 60)
         check_streams(env, ids[::50], TWENTY)
-        assert len(env.sim.requests()) == 1000  # none was asked twice
+        assert len(env.sim.requests()) == TURNS  # none was asked twice
         found = env.value("select max(n) from (select (select count(*) from nocturne.attempt b "
                           "where b.started_at <= a.started_at and b.ended_at > a.started_at) as n "
                           "from nocturne.attempt a order by a.started_at desc limit 50) x")
@@ -103,7 +104,7 @@ class Follower(threading.Thread):
 
 def restart_worker(env, old):
     old.term()
-    new = env.worker(slots=1000)
+    new = env.worker(slots=1000, **{'beat-ttl': '30s'})  # PostgreSQL may take its time
     old.wait(20)
     old.check()
     return new
@@ -128,15 +129,16 @@ def test_every_daemon_restarted_under_load():
             worker = env.worker(slots=1000, drain='300ms')
             api = env.api()
             env.llm_agent('a', max_attempts=20)
-            ids = submit_all(env, [('a', 'stream 20 tokens 400ms')] * 300)
-            followers = [Follower(env, t) for t in ids[::30]]
+            ids = submit_all(env, [('a', 'stream 20 tokens 400ms')] * TURNS)
+            followers = [Follower(env, t) for t in ids[::50]]
             for f in followers:
                 f.start()
-            wait_until(lambda: all(f.events for f in followers), 20, 'streams have begun')
+            wait_until(lambda: all(f.events for f in followers) and
+                       len(env.sim.requests()) == TURNS, 30, 'streams have begun', every=0.2)
             restart_worker(env, worker)
             restart_scheduler(env, scheduler)
             restart_api(env, api)
-            wait_until(lambda: env.value('select count(*) from nocturne.lease') == 300, 20,
+            wait_until(lambda: env.value('select count(*) from nocturne.lease') == TURNS, 30,
                        'all run again')
             own.down('fast')
             own.up()
@@ -145,11 +147,12 @@ def test_every_daemon_restarted_under_load():
                 f.join(20)
                 assert f.cuts > 0, 'the api was killed'
                 assert [e.data for e in f.events] == env.stored_events(f.task_id), f.task_id
-            check_streams(env, ids[::30], TWENTY)
+            check_streams(env, ids[::50], TWENTY)
             outcomes = env.sql('select outcome, count(*) as n from nocturne.attempt group by 1')
             # handed back once; the restart of PostgreSQL cost no attempt and no model call
-            assert {r['outcome']: r['n'] for r in outcomes} == {'released': 300, 'completed': 300}
-            assert len(env.sim.requests()) == 600, len(env.sim.requests())
+            assert {r['outcome']: r['n'] for r in outcomes} == {'released': TURNS,
+                                                                   'completed': TURNS}
+            assert len(env.sim.requests()) == 2 * TURNS, len(env.sim.requests())
     finally:
         own.close()
 
