@@ -6,6 +6,7 @@
 #include "health.h"
 
 #include "hub.h"
+#include "park.h"
 #include "reply.h"
 #include "routes.h"
 #include "store_task.h"
@@ -89,7 +90,7 @@ static void put_streams(struct buf *out, const struct api *api)
 
     hub_count(api->hub, &c);
     put(out, "nocturne_waiters", "gauge", "Requests that wait for the end of a task.",
-        (double)api->parked[0]);
+        (double)api->parked[PARK_WAITER]);
     put(out, "nocturne_waiters_tasks", "gauge", "Tasks they wait for.",
         (double)waiters_tasks(api->waiters));
     put(out, "nocturne_subscribers", "gauge", "Event streams open.", (double)c.subscribers);

@@ -53,7 +53,10 @@ void page_reply(struct page *page, struct request *r, PGresult *res)
     for (int i = 0; i < shown; i++) {
         const char *item = store_read_item(res, i);
 
-        rc |= json_put_raw(&out, item, strlen(item));
+        if (item)
+            rc |= json_put_raw(&out, item, strlen(item));
+        else
+            shown = i; /* the rest is too much for one answer */
     }
     rc |= json_close(&out, ']');
     if (rows > shown) {

@@ -1,6 +1,7 @@
 /*
  * Lists in pages: the parameter `limit` (1..200, default 50) and rows of a key and JSON text each.
- * One row more than wanted is asked for, so that a last page is known to be the last.
+ * One row more than wanted is asked for, so that a last page is known to be the last. A page may
+ * have fewer rows than asked for and yet be followed by another.
  */
 #pragma once
 

@@ -255,7 +255,7 @@ const char *store_read_key(PGresult *res, int row)
 
 const char *store_read_item(PGresult *res, int row)
 {
-    return PQgetvalue(res, row, 1);
+    return column_text(res, row, 1);
 }
 
 const char *store_read_one(PGresult *res)

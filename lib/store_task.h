@@ -104,7 +104,7 @@ void store_agent_list(struct pg *pg, struct pg_call *call, const char *after, in
 void store_agent_delete(struct pg *pg, struct pg_call *call, const char *name, pg_done_fn *done,
                         void *owner);
 
-/* The number of rows, and of a list's row its key and its JSON text. */
+/* The number of rows, and of a list's row its key and its JSON text (NULL: did not fit). */
 int store_rows(PGresult *res);
 const char *store_read_key(PGresult *res, int row);
 const char *store_read_item(PGresult *res, int row);

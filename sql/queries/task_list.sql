@@ -1,4 +1,5 @@
--- Tasks newest first, as the API shows them. Every filter may be null.
+-- Tasks newest first, as the API shows them. Every filter may be null. A page of more than 8 MiB
+-- ends early: its last row has an id alone.
 -- $1 text tenant  $2 text status  $3 text agent  $4 text session  $5 uuid before  $6 int most rows
-select id, nocturne.task_json(id, $1::text)
-from nocturne.task_ids($1::text, $2::text, $3::text, $4::text, $5::uuid, $6::int) id;
+select task_id, task
+from nocturne.task_page($1::text, $2::text, $3::text, $4::text, $5::uuid, $6::int, 8388608);

@@ -463,6 +463,24 @@ begin
     end if;
 end $$;
 
+-- The same as JSON text each. A task may hold megabytes, so a page ends early, with an id without
+-- text, once `p_bytes` are passed.
+create function nocturne.task_page(p_tenant text, p_status text, p_agent text, p_session text,
+    p_before uuid, p_limit int, p_bytes bigint) returns table (task_id uuid, task text)
+language plpgsql stable as $$
+declare
+    total bigint := 0;
+begin
+    for task_id in
+        select i from nocturne.task_ids(p_tenant, p_status, p_agent, p_session, p_before, p_limit) i
+    loop
+        task := case when total < p_bytes then nocturne.task_json(task_id, p_tenant) end;
+        total := total + octet_length(task);
+        return next;
+        exit when task is null;
+    end loop;
+end $$;
+
 -- Apply definitions, all or none. An unchanged one keeps its revision.
 create function nocturne.agent_apply(p_tenant text, p_names text[], p_definitions text[],
     p_managed text[], p_max_attempts int[])

@@ -263,6 +263,34 @@ def test_lists_come_in_pages_newest_first():
     assert len(exact['tasks']) == 8 and 'next' not in exact, exact
 
 
+def test_a_page_of_large_tasks_ends_early():
+    ids = [env.submit('a', 'x' * 60000, session_id='large') for _ in range(2)]
+    env.execute("""insert into nocturne.done (task_id, epoch, status, output, last_seq)
+        select task_id, 0, 'completed', json_build_object('text', repeat('y', 5 << 20)), 0
+        from nocturne.task where task_id = any(array[%s]::uuid[])""" % ','.join(
+            "'%s'" % i for i in ids))
+    small = [env.submit('b', i, session_id='large', run_at='1h') for i in range(2)]
+    seen, path, pages = [], '/v1/tasks?session_id=large&limit=200', 0
+    while path:
+        page = env.http.get(path).ok(200).json
+        seen += [t['task_id'] for t in page['tasks']]
+        path, pages = page.get('next'), pages + 1
+        assert page['tasks']
+    assert seen == small[::-1] + ids[::-1] and pages == 1, (seen, pages)
+    more = env.submit('a', 'z', session_id='large', run_at='1h')
+    env.execute("""insert into nocturne.done (task_id, epoch, status, output, last_seq)
+        select '%s', 0, 'completed', json_build_object('text', repeat('y', 5 << 20)), 0""" % more)
+    first = env.http.get('/v1/tasks?session_id=large').ok(200).json
+    assert [t['task_id'] for t in first['tasks']] == [more] + small[::-1] + ids[1:], first['next']
+    rest = env.http.get(first['next']).ok(200).json
+    assert [t['task_id'] for t in rest['tasks']] == ids[:1] and 'next' not in rest
+    everything = ids + small + [more]
+    env.execute("""delete from nocturne.done where task_id = any(array[%s]::uuid[])""" % ','.join(
+        "'%s'" % i for i in everything))
+    for task in everything:
+        env.abort(task)
+
+
 def test_filters_that_are_refused():
     for query in ('status=done', 'status=', 'limit=0', 'limit=201', 'limit=x', 'limit=', 'limit=-1',
                   'limit=1.5', 'before=x', 'session_id=a%20b', 'session_id=',
