@@ -12,6 +12,7 @@ def setup():
     env.modelsim()
     env.scheduler()
     env.worker(poll='20ms')
+    env.api()
     env.llm_agent('a', instructions='Be terse.')
     env.llm_agent('tools', [{'type': 'process', 'name': 'now', 'command': ['echo', '12:00']},
                             {'type': 'state', 'name': 'setStatus'}])

@@ -17,6 +17,7 @@ def setup():
     env.modelsim()
     env.scheduler()
     env.worker(poll='20ms')
+    env.api()
     env.llm_agent('a', [
         STATUS, SAVE, ASK, {'type': 'interrupt', 'name': 'askOther'},
         {'type': 'process', 'name': 'getWeather', 'command': ['sh', '-c', 'cat >/dev/null; echo sunny']},
