@@ -27,10 +27,12 @@ create function nocturne.genkit_code(p_code text) returns text language sql immu
         else 'INTERNAL' end
 $$;
 
--- {"status","message"}; the message starts with the status, as Genkit's do.
-create function nocturne.genkit_error(p_error json, p_status text) returns text
+-- {"status","message"}. In results the message starts with the status, as Genkit's do; to that of
+-- an error frame the client adds it by itself.
+create function nocturne.genkit_error(p_error json, p_status text, p_frame boolean) returns text
 language sql immutable as $$
-    select '{"status":"' || s || '","message":' || to_json(s || ': ' || m) || '}'
+    select '{"status":"' || s || '","message":'
+        || to_json(case when p_frame then m else s || ': ' || m end) || '}'
     from (select case when p_error is not null then nocturne.genkit_code(p_error ->> 'code')
                       when p_status = 'expired' then 'DEADLINE_EXCEEDED'
                       when p_status = 'aborted' then 'CANCELLED'
@@ -137,7 +139,7 @@ returns text language sql stable as $$
         || case when d.task_id is null then ''
                 else ',"finishReason":"' || nocturne.genkit_finish(d.finish_reason, d.status) || '"' end
         || case when d.status in ('failed', 'expired')
-                then ',"error":' || nocturne.genkit_error(d.error, d.status) else '' end
+                then ',"error":' || nocturne.genkit_error(d.error, d.status, false) else '' end
         || ',"state":' || nocturne.genkit_state(
                case when d.task_id is not null and s.task_id is null then p.parent else t.task_id end,
                t.session_id, p.parent, d.task_id is not null) || '}'
@@ -237,13 +239,13 @@ language sql stable as $$
              || case when x.client or x.artifacts = '[]' then '' else ',"artifacts":' || x.artifacts end
              || ',"finishReason":"' || x.finish || '"'
              || case when x.finish = 'failed'
-                     then ',"error":' || nocturne.genkit_error(x.error, x.status) else '' end
+                     then ',"error":' || nocturne.genkit_error(x.error, x.status, false) else '' end
              || case when x.usage is null then ''
                      else ',"usage":{"inputTokens":' || coalesce(x.usage ->> 'input_tokens', '0')
                           || ',"outputTokens":' || coalesce(x.usage ->> 'output_tokens', '0') || '}' end
              || '}' end,
         case when x.kind = 'flow' and not x.good
-             then nocturne.genkit_error(x.error, x.status) end
+             then nocturne.genkit_error(x.error, x.status, true) end
     from (select case when r.definition ->> 'kind' = 'llm' then 'agent' else 'flow' end as kind,
                  r.definition ->> 'state' is not distinct from 'client' as client,
                  d.status in ('completed', 'incomplete') as good,

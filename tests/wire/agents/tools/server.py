@@ -7,15 +7,22 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
+calls = {}  # city: how often it was asked for
+
+
 class Handler(BaseHTTPRequestHandler):
     protocol_version = 'HTTP/1.1'
 
     def log_message(self, *args):
         pass
 
+    def do_GET(self):
+        self.answer(json.dumps(calls).encode())
+
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers.get('content-length') or 0)) or 'null')
         if self.path == '/weather':
+            calls[body['city']] = calls.get(body['city'], 0) + 1
             self.answer(json.dumps({'city': body['city'], 'tempC': 21}).encode())
         elif self.path == '/count':
             self.count(body)

@@ -20,6 +20,7 @@ trap 'exit 2' INT TERM
 chmod 755 "$tmp"
 cp -r "$suite/." "$tmp/suite"
 chmod -R u+w "$tmp/suite"
+cp tests/wire/genkit/*.test.mjs "$tmp/suite/test/"
 mkdir -p build/npm
 cache=$(cd build/npm && pwd)
 (cd "$tmp/suite" && npm ci --cache "$cache" --prefer-offline --no-audit --no-fund >"$tmp/npm" 2>&1) ||
@@ -41,13 +42,18 @@ done
 grep -q '^ready' "$tmp/served" || { cat "$tmp/served"; echo '0 passed, 1 failed'; exit 1; }
 
 status=0
-(cd "$tmp/suite" && BASE_URL=http://127.0.0.1:$port/genkit MODEL_PORT=$model AGENT_DURABLE=assistantDurable \
+(cd "$tmp/suite" && BASE_URL=http://127.0.0.1:$port/genkit MODEL_PORT=$model STRICT=${STRICT-1} \
+    BEYOND=${BEYOND-1} AGENT_DURABLE=assistantDurable \
+    SERVE_PID=$served TOOLS_URL=http://127.0.0.1:$(cat "$tmp/data/tools.port") \
     FLOW_URL=http://127.0.0.1:$port/genkit/counter node run.mjs) >"$tmp/out" 2>&1 || status=$?
 awk '/^✖ failing tests/ { exit } /^✖/ { on = 1 } /^✔/ { on = 0 } on' "$tmp/out"
 sed -n '/^file  /,$p' "$tmp/out"
 line=$(grep '^total' "$tmp/out")
 bad=$(echo "$line" | awk '{ print $4 }')
 [ "$status" = 0 ] || [ "$bad" != 0 ] || bad=1
+kill "$served"
+wait "$served" || :
+served=
 if grep -E 'Sanitizer|runtime error:' "$tmp/served"; then bad=$((bad + 1)); fi
 echo "$(echo "$line" | awk '{ print $3 }') passed, $bad failed"
 [ "$bad" = 0 ]

@@ -1,0 +1,207 @@
+// What Nocturne promises beyond Genkit's own server, with Genkit's own client. Runs inside a copy
+// of the conformance suite. Besides its environment: SERVE_PID (tests/wire/serve.sh), TOOLS_URL.
+import { readFileSync, readdirSync } from 'node:fs';
+import { after, before } from 'node:test';
+import { agent, assert, cfg, collect, fails, failsAsAgentError, post, remoteAgent, sim, streamFlow, test, texts, uid, until, url, userMsg } from '../helpers.mjs';
+
+before(() => sim.up());
+after(() => sim.down());
+const fast = { intervalMs: 50 };
+const textOf = (chunks) => chunks.flatMap((c) => c.modelChunk?.content ?? []).map((p) => p.text ?? '').join('');
+const named = (name) => remoteAgent({ url: `${cfg.base}/${name}` });
+const want = (n) => Array.from({ length: n }, (_, i) => `tok${i}`).join(' ');
+
+// ---- processes of the server under test ----
+const stat = (pid) => { try { return /^\d+ \((.*)\) \S (\d+)/.exec(readFileSync(`/proc/${pid}/stat`, 'utf8')); } catch { return null; } };
+const below = (root) => readdirSync('/proc').filter((p) => /^\d+$/.test(p)).map((pid) => ({ pid: Number(pid), stat: stat(pid) }))
+  .filter((p) => p.stat && (Number(p.stat[2]) === root || Number(stat(p.stat[2])?.[2]) === root));
+const find = (name) => below(Number(process.env.SERVE_PID)).find((p) => p.stat[1] === name.slice(0, 15))?.pid;
+const killed = (name) => { const pid = find(name); assert.ok(pid, `no ${name}`); process.kill(pid, 'SIGKILL'); };
+const kills = { when: !!process.env.SERVE_PID, why: 'SERVE_PID not set', timeout: 60000 };
+const serving = () => until(() => fetch(`${new URL(url.server).origin}/readyz`).then((r) => r.ok, () => false), { ms: 15000, what: 'the api' });
+
+test('a detached turn can be watched live, by its snapshot id as stream id', async () => {
+  const task = await agent().chat().detach('stream 12 tokens 40ms');
+  const seen = await collect(streamFlow({ url: url.server, streamId: task.snapshotId }));
+  assert.equal(textOf(seen.chunks), want(12));
+  assert.equal(seen.output.finishReason, 'stop');
+  const again = await collect(streamFlow({ url: url.server, streamId: task.snapshotId }));
+  assert.deepEqual(again.chunks, seen.chunks);
+});
+
+test('who watches a detached turn and leaves does not end it', async () => {
+  const task = await agent().chat().detach('stream 12 tokens 40ms');
+  const ac = new AbortController();
+  const f = streamFlow({ url: url.server, streamId: task.snapshotId, abortSignal: ac.signal });
+  setTimeout(() => ac.abort(), 150);
+  await collect(f);
+  assert.equal((await task.wait(fast)).status, 'completed');
+});
+
+test('what a detached turn has said so far is in its pending snapshot', async () => {
+  const g = uid('g');
+  const task = await agent().chat().detach(`call ${cfg.tool.weather} {"city":"Oslo"} then say one two then gate ${g} then say three`);
+  const s = await until(async () => {
+    const x = await agent().getSnapshot(task.snapshotId);
+    return x.state.messages.length === 4 && texts(x.state.messages)[3].includes('two') && x;
+  });
+  assert.equal(s.status, 'pending');
+  assert.deepEqual(s.state.messages.map((m) => m.role), ['user', 'model', 'tool', 'model']);
+  await sim.open(g);
+  const end = await task.wait(fast);
+  assert.equal(end.status, 'completed');
+  assert.equal(end.state.messages.length, 4);
+});
+
+test('waitForSnapshot answers when the turn has ended', async () => {
+  const g = uid('g');
+  const task = await agent().chat().detach(`gate ${g} then say done`);
+  const waiting = post(`${url.server}/waitForSnapshot`, { data: { snapshotId: task.snapshotId } });
+  setTimeout(() => sim.open(g), 300);
+  const r = await waiting;
+  assert.equal(r.status, 200);
+  assert.equal(r.json.result.status, 'completed');
+  assert.equal((await post(`${url.server}/waitForSnapshot`, { data: { snapshotId: uid('no') } })).status, 404);
+  assert.equal((await post(`${url.server}/waitForSnapshot`, { data: {} })).status, 400);
+});
+
+test('two turns at once on one session: the second waits, nothing forks (enqueue)', async () => {
+  const sid = uid('q');
+  const a = agent();
+  const first = a.chat({ sessionId: sid }).send('slow 40ms a b c d e f');
+  await until(async () => (await sim.seen('a b c d e f')).length > 0);
+  const second = await a.chat({ sessionId: sid }).send('say n={{n}}');
+  assert.equal(second.text, 'n=3');
+  assert.equal((await a.getSnapshot(second.snapshotId)).parentId, (await first).snapshotId);
+});
+
+test('two turns at once on one session: the second is refused (reject)', async () => {
+  const sid = uid('r');
+  const g = uid('g');
+  const a = named('assistantReject');
+  const first = a.chat({ sessionId: sid }).send(`gate ${g} then say first`);
+  await until(async () => (await sim.seen(g)).length > 0);
+  await failsAsAgentError(a.chat({ sessionId: sid }).send('say second'), 'FAILED_PRECONDITION');
+  await sim.open(g);
+  assert.equal((await first).text, 'first');
+  assert.equal((await a.chat({ sessionId: sid }).send('say n={{n}}')).text, 'n=3');
+});
+
+test('two turns at once on one session: the second ends the first (interrupt)', async () => {
+  const sid = uid('i');
+  const m = uid();
+  const a = named('assistantInterrupt');
+  const first = a.chat({ sessionId: sid }).send(`stream 400 tokens 50ms then say ${m}`);
+  await until(async () => (await sim.seen(m)).length > 0);
+  assert.equal((await a.chat({ sessionId: sid }).send('say n={{n}}')).text, 'n=1');
+  assert.equal((await first).finishReason, 'aborted');
+  assert.equal((await sim.seen(m))[0].status, 'client-closed');
+});
+
+test('a session goes on by its id after an aborted turn', async () => {
+  const sid = uid('a');
+  const a = agent();
+  await a.chat({ sessionId: sid }).send('say base');
+  const turn = a.chat({ sessionId: sid }).sendStream('stream 100 tokens 40ms');
+  setTimeout(() => turn.abort(), 150);
+  await turn.response;
+  const r = await a.chat({ sessionId: sid }).send('say n={{n}} {{history}}');
+  assert.equal(r.text, 'n=3 say base');
+});
+
+test('a plain message after a question nobody answered leaves a history the model takes', async () => {
+  const m = uid();
+  const chat = agent().chat();
+  const r = await chat.send(`call ${cfg.tool.ask} {"question":"q"} and call ${cfg.tool.weather} {"city":"Oslo"} then say never`);
+  assert.equal(r.finishReason, 'interrupted');
+  assert.equal((await chat.send(`say never mind ${m}`)).text, `never mind ${m}`);
+  const [{ messages }] = await sim.seen(m);
+  const asked = messages.flatMap((x) => x.tool_calls ?? []).map((c) => c.id);
+  assert.equal(asked.length, 2);
+  assert.deepEqual(messages.filter((x) => x.role === 'tool').map((x) => x.tool_call_id).sort(), asked.sort());
+});
+
+test('an answered question is stored as resolved', async () => {
+  const chat = agent().chat();
+  const r = await chat.send(`call ${cfg.tool.ask} {"question":"q"} and call ${cfg.tool.weather} {"city":"Oslo"} then say {{tools}}`);
+  await chat.resume({ respond: [r.interrupts[0].respond('yes')] });
+  const { state } = await agent().getSnapshot(chat.snapshotId);
+  const parts = state.messages[1].content;
+  assert.deepEqual(parts[0].metadata, { resolvedInterrupt: true });
+  assert.equal(parts[1].metadata, undefined);
+  assert.deepEqual(state.messages[2].metadata, { resumed: true });
+  assert.deepEqual(state.messages.map((x) => x.role), ['user', 'model', 'tool', 'model']);
+});
+
+test('a question that is asked again does not stand in the history twice', async () => {
+  const chat = agent().chat();
+  const r = await chat.send(`call ${cfg.tool.confirm} {"path":"/x"} then say did {{tool}}`);
+  const again = await chat.resume({ restart: [r.interrupts[0].restart()] });
+  assert.equal(again.finishReason, 'interrupted');
+  const { state } = await agent().getSnapshot(chat.snapshotId);
+  assert.deepEqual(state.messages.map((x) => x.role), ['user', 'model']);
+  const done = await chat.resume({ restart: [{ ...again.interrupts[0].restart(), metadata: { resumed: true } }] });
+  assert.match(done.text, /did .*\/x/);
+});
+
+test('stop closes the model call soon', async () => {
+  const m = uid();
+  const turn = agent().chat().sendStream(`stream 200 tokens 50ms then say ${m}`);
+  turn.response.catch(() => {});
+  await until(async () => (await sim.seen(m))[0]?.chunks > 2, { every: 10 });
+  const t0 = Date.now();
+  turn.abort();
+  await until(async () => (await sim.seen(m))[0].status === 'client-closed', { every: 10 });
+  const ms = Date.now() - t0;
+  console.log(`# the model call was closed after ${ms} ms`);
+  assert.ok(ms < 1500, `${ms} ms`); // 250 on a machine that has nothing else to do
+});
+
+test('a flow of kind http: chunks, output, error, replay', async () => {
+  const F = (input, extra = {}) => streamFlow({ url: `${cfg.base}/counterHttp`, input, ...extra });
+  const a = await collect(F({ n: 3, ms: 10 }));
+  assert.deepEqual(a.chunks, [{ i: 0 }, { i: 1 }, { i: 2 }]);
+  assert.deepEqual(a.output, { total: 3 });
+  assert.deepEqual((await collect(F(undefined, { streamId: a.streamId }))).chunks, a.chunks);
+  const e = await collect(F({ n: 1, ms: 10, fail: true }));
+  assert.match(e.error.message, /^INTERNAL: told to fail/);
+});
+
+test('a stream of 64 MB arrives and replays', { timeout: 180000 }, async () => {
+  const size = (chunks) => chunks.reduce((n, c) => n + c.length, 0);
+  const a = await collect(streamFlow({ url: `${cfg.base}/flood`, input: { n: 1024, bytes: 65536 } }));
+  assert.equal(a.error, undefined);
+  assert.equal(size(a.chunks), 1024 * 65536);
+  assert.deepEqual(a.output, { total: 1024 });
+  const b = await collect(streamFlow({ url: `${cfg.base}/flood`, streamId: a.streamId }));
+  assert.equal(size(b.chunks), 1024 * 65536);
+});
+
+test('a worker is killed under a detached turn: it completes, and what had run runs no second time', kills, async () => {
+  const g = uid('g');
+  const city = uid('Oslo');
+  const task = await agent().chat().detach(`call ${cfg.tool.weather} {"city":"${city}"} then gate ${g} then call ${cfg.tool.weather} {"city":"${city}2"} then say {{tools}}`);
+  await until(async () => (await sim.seen(g)).length === 2);
+  killed('nocturne-worker');
+  await sim.open(g);
+  const s = await task.wait({ intervalMs: 200 });
+  assert.equal(s.status, 'completed');
+  const said = texts(s.state.messages).at(-1);
+  assert.ok(said.includes(`${city}"`) && said.includes(`${city}2`), said);
+  assert.deepEqual(s.state.messages.map((x) => x.role), ['user', 'model', 'tool', 'model', 'tool', 'model']);
+  const calls = await (await fetch(`${process.env.TOOLS_URL}/calls`)).json();
+  assert.equal(calls[city], 1);
+  assert.equal(calls[`${city}2`], 1);
+});
+
+test('an api is killed under a stream: the client sees a cut, and joins again', kills, async () => {
+  const f = streamFlow({ url: url.durable, input: userMsg('stream 40 tokens 50ms'), init: {} });
+  f.output.catch(() => {});
+  const id = await f.streamId;
+  let n = 0;
+  await fails(async () => { for await (const c of f.stream) if (c.modelChunk && ++n === 5) killed('nocturne-api'); });
+  await serving();
+  const b = await collect(streamFlow({ url: url.durable, streamId: id }));
+  assert.equal(textOf(b.chunks), want(40));
+  assert.equal(b.output.message.content[0].text, want(40));
+});
