@@ -258,6 +258,8 @@ static void turn_take_answer(struct turn *turn)
     }
     for (int i = 0; i < turn->ncalls; i++)
         calls_prepare(turn, &turn->calls[i]);
+    /* what that told stands in the same record: a takeover does not tell it again */
+    turn->kept_seq = turn->out.now.step_last_seq = turn->seq;
     calls_claim(turn);
     turn_save(turn);
 }

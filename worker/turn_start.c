@@ -56,10 +56,12 @@ static int64_t number_of(const cJSON *obj, const char *key)
     return cJSON_IsNumber(value) ? (int64_t)value->valuedouble : 0;
 }
 
+#define STARTED_SEQ 1 /* of turn.started */
+
 /* Seq of the last event that belongs to something committed. */
 static int64_t committed_seq(const cJSON *steps, const cJSON *calls)
 {
-    int64_t seq = 1; /* turn.started */
+    int64_t seq = STARTED_SEQ;
     const cJSON *row;
 
     cJSON_ArrayForEach(row, steps) if (number_of(row, "last_seq") > seq) seq =
@@ -85,6 +87,7 @@ static void emit_start(struct turn *turn, const cJSON *steps, const cJSON *calls
         return;
     }
     keep = committed_seq(steps, calls);
+    turn->first = keep == STARTED_SEQ; /* what else was told is void now */
     if (turn->seq <= keep)
         return;
     event = turn_event(turn, "reset");

@@ -90,7 +90,7 @@ struct turn {
 
     bool aborting, leaving, lost; /* what was asked from outside; the strongest wins */
     bool resuming;                /* it began with answers: `history` has them resolved */
-    bool first;                   /* no attempt before this one has told anything */
+    bool first;                   /* nothing but its start has been told of this turn, or holds */
     bool poisoned;                /* the database refuses our rows: end without them */
     bool replaying;               /* what is done was told by an earlier attempt: no events */
     char *abort_status, *abort_reason, *abort_actor;

@@ -96,3 +96,76 @@ def test_a_crash_in_ending():
 
 def test_a_crash_in_ended():
     crash_and_finish('ended')
+
+
+# ---- what a turn had done before ----
+
+def test_a_resumed_turn_that_crashes_takes_its_answers_again():
+    path = os.path.join(folder, 'resumed')
+    with harness.Env() as env:
+        env.modelsim()
+        quick_scheduler(env)
+        env.llm_agent('a', [logging_tool('log', path, confirm=True, idempotent=True),
+                            {'type': 'interrupt', 'name': 'ask'}])
+        worker = env.worker(**QUICK)
+        task = env.wait_task(env.submit('a', 'call ask {} and call log {} then wait 300ms then '
+                                             'say got {{tools}}'))
+        worker.end()
+        task_id = fakes.resume(env, task['task_id'], respond=[{'name': 'ask', 'output': 'yes'}],
+                               restart=[{'name': 'log'}])
+        crash(env, 'calling')
+        crash(env, 'ending')
+        env.worker(**QUICK)
+        after = env.wait_task(task_id, status='completed')
+        assert [a['outcome'] for a in after['attempts']] == ['lost', 'lost', 'completed'], after
+        assert lines_of(path) == [task_id + '/0/1'], lines_of(path)
+        messages = fakes.state(env, task_id)['messages']
+        assert [m['role'] for m in messages] == ['user', 'model', 'tool', 'model'], messages
+        assert fakes.tool_results(messages) == [('ask', 'yes'), ('log', 'log')], messages
+        kept = fakes.kept(env.stored_events(task_id))
+        results = [(e['name'], e['output']) for e in fakes.of_type(kept, 'tool.result')]
+        assert results == [('ask', 'yes'), ('log', 'log')], kept
+        env.check_invariants()
+
+
+def test_a_question_that_was_asked_is_asked_once():
+    with harness.Env() as env:
+        env.modelsim()
+        quick_scheduler(env)
+        env.llm_agent('a', [{'type': 'interrupt', 'name': 'ask'}])
+        task_id = env.submit('a', 'wait 300ms then call ask {"q":1} then say {{tool}}')
+        crash(env, 'saving')
+        crash(env, 'ending')
+        env.worker(**QUICK)
+        task = env.wait_task(task_id, status='completed')
+        assert task['finish_reason'] == 'interrupted' and len(task['interrupts']) == 1, task
+        kept = fakes.kept(env.stored_events(task_id))
+        assert len(fakes.of_type(kept, 'interrupt')) == 1, kept
+        counts = collections.Counter(r['step'] for r in env.sim.requests())
+        assert counts == {0: 2}, counts  # that of the step that was saved is the last
+        env.check_invariants()
+
+
+def test_state_and_artifacts_are_there_again_after_a_crash():
+    with harness.Env() as env:
+        env.modelsim()
+        quick_scheduler(env)
+        env.llm_agent('a', [{'type': 'state', 'name': 'set'}, {'type': 'artifact', 'name': 'save'}])
+        task_id = env.submit('a', 'call set {"a":1} and call save {"name":"n","text":"1"} then '
+                                  'call set {"b":2} and call save {"name":"n","text":"2"} then '
+                                  'wait 300ms then call set {"a":3} then wait 300ms then say x')
+        crash(env, 'ending')
+        env.worker(**QUICK)
+        task = env.wait_task(task_id, status='completed')
+        found = fakes.state(env, task_id)
+        assert found['custom'] == {'a': 3, 'b': 2}, found
+        assert [a['parts'] for a in found['artifacts']] == [[{'text': '2'}]], found
+        assert task['output']['artifacts'] == found['artifacts'], task
+        kept = fakes.kept(env.stored_events(task_id))
+        patches = [e['patch'] for e in fakes.of_type(kept, 'state.patch')]
+        assert patches == [[{'op': 'replace', 'path': '', 'value': {'a': 1}}],
+                           [{'op': 'add', 'path': '/b', 'value': 2}],
+                           [{'op': 'replace', 'path': '/a', 'value': 3}]], patches
+        assert len(fakes.of_type(kept, 'artifact')) == 2, kept
+        assert collections.Counter(r['step'] for r in env.sim.requests())[3] == 2
+        env.check_invariants()
