@@ -196,26 +196,13 @@ static void work_post(struct work *w)
 {
     struct turn *turn = w->turn;
     const struct agent *agent = turn->agent;
-    const char *headers[AGENT_MAX_PAIRS + 5];
-    char *owned[AGENT_MAX_PAIRS + 2];
-    size_t n = 0;
-
-    owned[n++] = xasprintf("Idempotency-Key: %s", turn->out.task_id);
-    owned[n++] = xasprintf("X-Nocturne-Task-Id: %s", turn->out.task_id);
-    for (size_t i = 0; i < agent->headers.n; i++) {
-        BUF_AUTO(value, 65536);
-
-        tool_expand(&value, agent->headers.items[i].value);
-        owned[n++] = xasprintf("%s: %s", agent->headers.items[i].name, value.data);
-    }
-    for (size_t i = 0; i < n; i++)
-        headers[i] = owned[i];
-    headers[n] = "Content-Type: application/json";
-    headers[n + 1] = NULL;
+    struct tool_ids ids = {turn->out.task_id, turn->out.task_id, turn->out.task_id};
+    char *headers[TOOL_MAX_HEADERS];
+    size_t n = tool_put_headers(headers, &agent->headers, &ids);
 
     struct http_request request = {
         .url = agent->url,
-        .headers = headers,
+        .headers = (const char *const *)headers,
         .body = turn->input,
         .body_len = strlen(turn->input),
         .timeouts = {.total_ms = agent->timeout_ms},
@@ -224,7 +211,7 @@ static void work_post(struct work *w)
     };
     http_start(turn->env->tool.http, &w->http, &request, on_posted, w);
     for (size_t i = 0; i < n; i++)
-        free(owned[i]);
+        free(headers[i]);
 }
 
 static void on_exited(void *owner, const struct err *err)

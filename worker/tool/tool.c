@@ -139,31 +139,34 @@ static char *header_of(const char *name, const char *value)
     return header;
 }
 
+size_t tool_put_headers(char **lines, const struct agent_pairs *headers, const struct tool_ids *ids)
+{
+    size_t n = 0;
+
+    lines[n++] = xstrdup("Content-Type: application/json");
+    lines[n++] = xasprintf("Idempotency-Key: %s", ids->idempotency_key);
+    lines[n++] = xasprintf("X-Nocturne-Task-Id: %s", ids->task_id);
+    lines[n++] = header_of("X-Nocturne-Call-Id", ids->call_id);
+    for (size_t i = 0; i < headers->n; i++) {
+        BUF_AUTO(value, 65536);
+
+        tool_expand(&value, headers->items[i].value);
+        lines[n++] = xasprintf("%s: %s", headers->items[i].name, value.data);
+    }
+    lines[n] = NULL;
+    return n;
+}
+
 static void tool_post(struct tool_run *run, const struct tool_env *env, const char *arguments,
                       const struct tool_ids *ids)
 {
     const struct agent_tool *tool = run->tool;
-    const char *headers[AGENT_MAX_PAIRS + 5];
-    char *owned[AGENT_MAX_PAIRS + 3];
-    size_t n = 0;
-
-    owned[n++] = xasprintf("Idempotency-Key: %s", ids->idempotency_key);
-    owned[n++] = xasprintf("X-Nocturne-Task-Id: %s", ids->task_id);
-    owned[n++] = header_of("X-Nocturne-Call-Id", ids->call_id);
-    for (size_t i = 0; i < tool->headers.n; i++) {
-        BUF_AUTO(value, 65536);
-
-        tool_expand(&value, tool->headers.items[i].value);
-        owned[n++] = xasprintf("%s: %s", tool->headers.items[i].name, value.data);
-    }
-    for (size_t i = 0; i < n; i++)
-        headers[i] = owned[i];
-    headers[n] = "Content-Type: application/json";
-    headers[n + 1] = NULL;
+    char *headers[TOOL_MAX_HEADERS];
+    size_t n = tool_put_headers(headers, &tool->headers, ids);
 
     struct http_request request = {
         .url = tool->url,
-        .headers = headers,
+        .headers = (const char *const *)headers,
         .body = arguments,
         .body_len = strlen(arguments),
         .timeouts = {.total_ms = tool->timeout_ms},
@@ -172,7 +175,7 @@ static void tool_post(struct tool_run *run, const struct tool_env *env, const ch
     tool_enter(run, TOOL_POSTING);
     http_start(env->http, &run->http, &request, on_posted, run);
     for (size_t i = 0; i < n; i++)
-        free(owned[i]);
+        free(headers[i]);
 }
 
 /* ---- process ---- */

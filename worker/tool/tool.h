@@ -60,5 +60,10 @@ void tool_run_release(struct tool_run *run); /* nothing in flight; harmless on a
 #define TOOL_MAX_ENV (AGENT_MAX_PAIRS + 16)
 size_t tool_put_env(char **vars, const struct agent_pairs *env, const struct tool_ids *ids);
 
+/* The headers of a request we make, as "Name: value" texts, in the same way. */
+#define TOOL_MAX_HEADERS (AGENT_MAX_PAIRS + 8)
+size_t tool_put_headers(char **lines, const struct agent_pairs *headers,
+                        const struct tool_ids *ids);
+
 /* Replace each ${NAME} of `text` by the environment's NAME (nothing when unset). */
 void tool_expand(struct buf *out, const char *text);
