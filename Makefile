@@ -90,6 +90,8 @@ $(BUILD)/tests/bench/%: $(BUILD)/obj/tests/bench/%.o $(BUILD)/lib.a
 	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 $(BUILD)/tests/fake/modelsim $(BUILD)/tests/unit/test_modelsim: $(call objs,tests/fake/sim/*.c)
 $(BUILD)/obj/tests/unit/test_modelsim.o: CPPFLAGS += -Itests/fake
+$(BUILD)/tests/unit/test_genkit: $(call objs,api/wire/genkit_frame.c api/wire/genkit_input.c)
+$(BUILD)/obj/tests/unit/test_genkit.o: CPPFLAGS += -Iapi
 units: $(UNITS)
 fakes: $(FAKES)
 benches: $(BENCHES)
