@@ -13,5 +13,6 @@ skip() {
 }
 command -v node >/dev/null || skip "there is no node on the PATH"
 [ -f "$mjs" ] || skip "there is no $mjs"
+mjs=$(realpath "$mjs") # behind a link it does not know itself, and does not start
 [ -x "$build/tests/fake/modelsim" ] || make -s SAN=1 BUILD="$build" "$build/tests/fake/modelsim"
 exec /usr/bin/python3 tests/wire/modelsim_compare.py "$build/tests/fake/modelsim" "$mjs"
