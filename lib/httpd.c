@@ -23,7 +23,7 @@
 #define PING_MS       30000
 #define ACCEPT_BURST  64 /* then others have their turn */
 #define BACKLOG       1024
-#define SURPLUS_CONNS 32 /* above max_conns: they get a readable 503, more are just closed */
+#define SURPLUS_CONNS 32 /* above max_conns: they get a readable 429, more are just closed */
 #define KEEPALIVE_S   60
 #define SILENT_MS     30000 /* unacknowledged that long: the peer is dead */
 #define NOTSENT_BYTES 16384 /* the kernel holds no more than this unsent, the rest is ours */
@@ -94,7 +94,7 @@ static int listen_on(const struct httpd_conf *conf, struct err *err)
                    conf->host, conf->port, strerror(cause));
 }
 
-/* What is left of the limit of file descriptors, so that a full house answers 503. */
+/* What is left of the limit of file descriptors, so that a full house answers 429. */
 static size_t conns_possible(size_t wanted)
 {
     struct rlimit limit;

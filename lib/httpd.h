@@ -38,14 +38,14 @@ struct httpd_conf {
     size_t max_head_bytes; /* 431 above */
     size_t max_body_bytes; /* 413 above */
     size_t max_out_bytes;  /* queued for a stream's reader; one above it is dropped */
-    size_t max_conns;      /* 503 above; lowered to what RLIMIT_NOFILE leaves at httpd_open() */
+    size_t max_conns;      /* 429 above; lowered to what RLIMIT_NOFILE leaves at httpd_open() */
     uint64_t head_ms;      /* 408: time for a whole head */
     uint64_t body_ms;      /* 408: time for a whole body */
     uint64_t idle_ms;      /* closes an idle connection, or one that stops reading */
     httpd_request_fn *on_request;
     /*
-     * Body of an error reply that this module makes itself (400, 408, 413, 414, 417, 431, 501,
-     * 503, 505): write at most `size` bytes of a body into `ret_body`, return its length, set
+     * Body of an error reply that this module makes itself (400, 408, 413, 414, 417, 429, 431,
+     * 501, 505): write at most `size` bytes of a body into `ret_body`, return its length, set
      * `*ret_type`. NULL: an empty JSON object.
      */
     size_t (*error_body)(int status, const char *reason, char *ret_body, size_t size,

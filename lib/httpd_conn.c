@@ -204,8 +204,10 @@ void conn_open(struct httpd *httpd, int fd, const char *peer, bool refuse)
         conn_drop(c, false);
         return;
     }
-    if (refuse)
-        conn_refuse(c, 503, "too many connections");
+    if (refuse) {
+        (void)buf_puts(&c->extra, "Retry-After: 1\r\n");
+        conn_refuse(c, 429, "too many connections");
+    }
     conn_set_reading(c);
 }
 

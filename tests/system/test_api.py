@@ -867,7 +867,8 @@ def test_too_many_connections_are_refused_readably():
     with harness.Env() as small:
         small.api(max_conns=3)
         conns = [socket.create_connection((small.http.host, small.http.port)) for _ in range(3)]
-        wait_until(lambda: small.http.get('/healthz').status == 503, what='a full house')
+        wait_until(lambda: small.http.get('/healthz').status == 429, what='a full house')
+        small.http.get('/healthz').problem(429, 'TOO_MANY_REQUESTS')
         for s in conns:
             s.close()
         wait_until(lambda: small.http.get('/healthz').status == 200)

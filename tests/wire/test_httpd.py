@@ -312,14 +312,14 @@ def deadlines(address):
 
 
 def full_house():
-    """64 descriptors: 32 connections are served, 32 more get 503, the rest waits for room."""
+    """64 descriptors: 32 connections are served, 32 more get 429, the rest waits for room."""
     with probe(files=64) as (proc, address):
         socks = [socket.create_connection(address, 3) for _ in range(32)]
         for sock in socks:
             sock.sendall(GET)
             read_until(sock, b'"}')
         data, how = ask(address, GET)
-        check('above max_conns: 503', status_of(data) == 503 and how == 'eof', (data[:60], how))
+        check('above max_conns: 429', status_of(data) == 429 and b'Retry-After: 1' in data and how == 'eof', (data[:60], how))
         surplus = [socket.create_connection(address, 3) for _ in range(120)]
         cpu = lambda: sum(map(int, open(f'/proc/{proc.pid}/stat').read().rsplit(')', 1)[1].split()[11:13]))
         ticks = cpu()
