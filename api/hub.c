@@ -552,9 +552,13 @@ void hub_drain(struct hub *hub)
     {
         struct sub *sub = container_of(node, struct sub, all);
 
+        if (sub->watch)
+            continue; /* its client cannot come again with a cursor: it has until httpd cuts it */
         httpd_abort(sub->request->http);
         sub_free(sub, true);
     }
+    if (!list_is_empty(&hub->subs))
+        return;
     uv_timer_stop(&hub->poll);
     uv_timer_stop(&hub->tick);
 }

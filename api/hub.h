@@ -40,7 +40,7 @@ void hub_follow(struct hub *hub, struct request *r, const char *task_id, int64_t
 
 void hub_hint(struct hub *hub, const char *task_id); /* there are new events */
 void hub_recheck(struct hub *hub);                   /* hints may have been missed */
-void hub_drain(struct hub *hub);                     /* cut all streams: clients come again */
+void hub_drain(struct hub *hub);                     /* cut native streams: clients come again */
 void hub_count(const struct hub *hub, struct hub_counts *ret_counts);
 
 /* After hub_drain() and after the connections to the database have been closed. */
