@@ -106,7 +106,7 @@ lint: ## layering, banned functions
 	@tests/lint.sh
 format: ## clang-format everything
 	clang-format -i $(SOURCES)
-tidy: $(GEN) ## clang-tidy and cppcheck
+tidy: $(GEN) ## clang-tidy
 	clang-tidy --quiet $(filter %.c,$(SOURCES)) -- $(CPPFLAGS) -std=gnu11 -DLLHTTP_STRICT_MODE=1 -idirafter $(LLHTTP_INC) -Iapi -Iworker -Ischeduler
 san: ## the four programs under ASan + UBSan, into build/san
 	$(MAKE) SAN=1 BUILD=build/san all

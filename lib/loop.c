@@ -26,7 +26,7 @@ static void follow_parent(void)
     if (parent <= 0)
         return;
     if (prctl(PR_SET_PDEATHSIG, SIGTERM) < 0 || getppid() != parent)
-        _exit(1); /* it is gone already */
+        _exit(1);                /* it is gone already */
     unsetenv("NOCTURNE_PARENT"); /* it is not our children's parent */
 }
 
