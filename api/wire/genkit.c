@@ -38,12 +38,14 @@ struct look {
     struct genkit *gk;
     struct request *r;
     const char *snapshot_id, *session_id; /* NULL: not given; in r->body */
+    bool checked;                         /* the agent is there */
     uint64_t until_ms;
     struct delay rest;
     struct genkit_chunks chunks;
     struct buf out;
 };
 
+static void look_check(struct look *look);
 static void look_read(struct look *look);
 
 static void look_enter(struct look *look, enum look_state state)
@@ -68,7 +70,12 @@ static void look_error(struct look *look, const char *status, const char *messag
 
 static void on_rested(void *owner)
 {
-    look_read(owner);
+    struct look *look = owner;
+
+    if (look->checked)
+        look_read(look);
+    else
+        look_check(look);
 }
 
 /* True when it will be tried again. */
@@ -242,7 +249,10 @@ static void on_agent(void *owner, PGresult *res, const struct err *err)
 
     if (bad.code == ERR_OK)
         (void)store_read_genkit_agent(res, &agent, &bad);
-    if (bad.code != ERR_OK) {
+    look->checked = bad.code == ERR_OK;
+    if (bad.code != ERR_OK && look->kind != LOOK_ABORT && look_rest(look, &bad)) {
+        /* once more */
+    } else if (bad.code != ERR_OK) {
         genkit_reply_err(look_free(look), &bad);
     } else if (agent.client || !agent.is_llm) {
         look_error(look, "FAILED_PRECONDITION", "this agent has no store of snapshots");
@@ -256,6 +266,14 @@ static void on_agent(void *owner, PGresult *res, const struct err *err)
     }
 }
 
+static void look_check(struct look *look)
+{
+    struct request *r = look->r;
+
+    look_enter(look, LOOK_CHECKING);
+    store_genkit_agent(pgpool_pick(r->api->pool), &r->call, r->params[0], on_agent, look);
+}
+
 static void look_start(struct request *r, enum look_kind kind)
 {
     struct look *look = xcalloc(1, sizeof(*look));
@@ -266,10 +284,8 @@ static void look_start(struct request *r, enum look_kind kind)
     look->until_ms = clock_mono_ms() + READ_PATIENCE_MS;
     genkit_chunks_init(&look->chunks, true);
     buf_init(&look->out, BUF_MAX);
-    if (read_ids(look) < 0)
-        return;
-    look_enter(look, LOOK_CHECKING);
-    store_genkit_agent(pgpool_pick(r->api->pool), &r->call, r->params[0], on_agent, look);
+    if (read_ids(look) == 0)
+        look_check(look);
 }
 
 void genkit_get_snapshot(struct request *r)

@@ -37,7 +37,9 @@ language sql immutable as $$
                       when p_status = 'expired' then 'DEADLINE_EXCEEDED'
                       when p_status = 'aborted' then 'CANCELLED'
                       else 'INTERNAL' end as s,
-                 coalesce(p_error ->> 'message', 'the turn was ' || p_status) as m) x
+                 -- the first line: what follows may be a program's stack trace
+                 coalesce(split_part(p_error ->> 'message', chr(10), 1), 'the turn was ' || p_status)
+                     as m) x
 $$;
 
 -- The status of a snapshot. A turn that is being aborted can end in no other way.

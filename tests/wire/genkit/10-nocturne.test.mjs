@@ -205,3 +205,17 @@ test('an api is killed under a stream: the client sees a cut, and joins again', 
   assert.equal(textOf(b.chunks), want(40));
   assert.equal(b.output.message.content[0].text, want(40));
 });
+
+test('the database is killed under a detached turn: wait() of the client bears it', kills, async () => {
+  const g = uid('g');
+  const task = await agent().chat().detach(`gate ${g} then say survived`);
+  await until(async () => (await sim.seen(g)).length > 0);
+  const waiting = task.wait({ intervalMs: 50 });
+  waiting.catch(() => {});
+  killed('postgres');
+  await new Promise((r) => setTimeout(r, 500));
+  await sim.open(g);
+  const s = await waiting;
+  assert.equal(s.status, 'completed');
+  assert.equal(texts(s.state.messages).at(-1), 'survived');
+});
