@@ -75,7 +75,7 @@ def wal_bytes(data):
         for name in names:
             if name.startswith('.s.PGSQL.') and not name.endswith('.lock'):
                 out = subprocess.run(
-                    ['psql', '-XAtq', '-h', root, '-p', name.rsplit('.', 1)[1], '-U', 'postgres',
+                    ['psql', '-XAtq', '-h', root, '-p', name.rsplit('.', 1)[1], '-U', 'nocturne',
                      '-d', 'postgres', '-c', "select pg_current_wal_insert_lsn() - '0/0'::pg_lsn"],
                     capture_output=True, text=True)
                 if out.returncode == 0:
