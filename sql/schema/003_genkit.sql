@@ -201,6 +201,12 @@ begin
                        || '). Only ''completed'' snapshots can be resumed."}';
             return;
         end if;
+    elsif p_session is not null and exists (
+            select 1 from nocturne.session x where x.tenant = p_tenant and x.session_id = p_session
+              and x.agent <> p_agent) then -- Genkit's agents have a store each
+        misuse := true;
+        refused := '{"status":"FAILED_PRECONDITION","message":"The session belongs to another agent."}';
+        return;
     elsif p_session is not null and p_busy <> 'enqueue' then
         select x.running into busy from nocturne.session x
         where x.tenant = p_tenant and x.session_id = p_session for update;

@@ -157,6 +157,22 @@ test('stop closes the model call soon', async () => {
   assert.ok(ms < 1500, `${ms} ms`); // 250 on a machine that has nothing else to do
 });
 
+test('a client of the JSON path that goes away stops its turn, too', async () => {
+  const m = uid();
+  const ac = new AbortController();
+  const gone = fetch(url.server, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify({ data: userMsg(`stream 200 tokens 50ms then say ${m}`), init: {} }), signal: ac.signal });
+  gone.catch(() => {});
+  await until(async () => (await sim.seen(m))[0]?.chunks > 2, { every: 10 });
+  ac.abort();
+  await until(async () => (await sim.seen(m))[0].status === 'client-closed');
+});
+
+test('a session belongs to its agent', async () => {
+  const { sessionId } = await agent().chat().send('say mine');
+  await failsAsAgentError(named('assistantDurable').chat({ sessionId }).send('say yours'), 'FAILED_PRECONDITION');
+  assert.match((await fails(named('assistantDurable').getSnapshot({ sessionId }))).message, /404/);
+});
+
 test('a flow of kind http: chunks, output, error, replay', async () => {
   const F = (input, extra = {}) => streamFlow({ url: `${cfg.base}/counterHttp`, input, ...extra });
   const a = await collect(F({ n: 3, ms: 10 }));
@@ -192,6 +208,23 @@ test('a worker is killed under a detached turn: it completes, and what had run r
   const calls = await (await fetch(`${process.env.TOOLS_URL}/calls`)).json();
   assert.equal(calls[city], 1);
   assert.equal(calls[`${city}2`], 1);
+});
+
+test('workers are killed at random points of detached turns', { ...kills, when: kills.when && cfg.long, why: 'LONG=1 and SERVE_PID only', timeout: 280000 }, async () => {
+  for (let round = 0; round < 4; round++) {
+    const m = uid('Bergen');
+    const script = ['A', 'B'].map((x) => `call ${cfg.tool.weather} {"city":"${m}${x}"} then call ${cfg.tool.slow} {"ms":60}`).join(' then ');
+    const task = await agent().chat().detach(`${script} then stream 5 tokens 20ms`);
+    await new Promise((r) => setTimeout(r, Math.random() * 700));
+    await until(() => find('nocturne-worker'), { ms: 60000, what: 'a worker' });
+    killed('nocturne-worker');
+    const s = await task.wait({ intervalMs: 200 });
+    assert.equal(s.status, 'completed', JSON.stringify(s.error));
+    assert.equal(texts(s.state.messages).at(-1), want(5));
+    assert.equal(s.state.messages.length, 10);
+    const calls = await (await fetch(`${process.env.TOOLS_URL}/calls`)).json();
+    for (const x of ['A', 'B']) assert.equal(calls[`${m}${x}`], 1, 'one effect');
+  }
 });
 
 test('an api is killed under a stream: the client sees a cut, and joins again', kills, async () => {

@@ -7,7 +7,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
-calls = {}  # city: how often it was asked for
+calls = {}  # city: the idempotency keys it was asked for with, an effect each
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -17,12 +17,12 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self):
-        self.answer(json.dumps(calls).encode())
+        self.answer(json.dumps({city: len(keys) for city, keys in calls.items()}).encode())
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers.get('content-length') or 0)) or 'null')
         if self.path == '/weather':
-            calls[body['city']] = calls.get(body['city'], 0) + 1
+            calls.setdefault(body['city'], set()).add(self.headers.get('idempotency-key'))
             self.answer(json.dumps({'city': body['city'], 'tempC': 21}).encode())
         elif self.path == '/count':
             self.count(body)
