@@ -107,7 +107,7 @@ lint: ## layering, banned functions
 format: ## clang-format everything
 	clang-format -i $(SOURCES)
 tidy: $(GEN) ## clang-tidy
-	clang-tidy --quiet $(filter %.c,$(SOURCES)) -- $(CPPFLAGS) -std=gnu11 -DLLHTTP_STRICT_MODE=1 -idirafter $(LLHTTP_INC) -Iapi -Iworker -Ischeduler
+	clang-tidy --quiet $(filter %.c,$(SOURCES)) -- $(CPPFLAGS) -std=gnu11 -DLLHTTP_STRICT_MODE=1 -idirafter $(LLHTTP_INC) -Iapi -Iworker -Ischeduler -Itests/fake
 san: ## the four programs under ASan + UBSan, into build/san
 	$(MAKE) SAN=1 BUILD=build/san all
 demo: deps ## one detached turn before your eyes, and one aborted

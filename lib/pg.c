@@ -313,6 +313,7 @@ static void pg_keep_result(struct pg *pg, PGresult *res)
     struct pg_call *call = first_of(&pg->sent);
     ExecStatusType status = PQresultStatus(res);
 
+    assert(call && pg->at);
     if (status == PGRES_TUPLES_OK || status == PGRES_COMMAND_OK) {
         PQclear(pg->at->res);
         pg->at->res = res;

@@ -1,26 +1,28 @@
 #include "utf8.h"
 
-/* Length of the valid sequence at `p`, or 0. NUL is not valid here. */
+/* Are there `n` continuation bytes behind `p`? */
+static bool has_tail(const unsigned char *p, size_t left, size_t n)
+{
+    if (left <= n)
+        return false;
+    for (size_t i = 1; i <= n; i++)
+        if ((p[i] & 0xC0) != 0x80)
+            return false;
+    return true;
+}
+
+/* Length of the valid sequence at `p`, or 0. NUL is not valid here. The second byte's range keeps
+ * out overlong forms, surrogates and what lies above U+10FFFF (RFC 3629, section 4). */
 static size_t sequence(const unsigned char *p, size_t left)
 {
     if (p[0] < 0x80)
         return p[0] != 0;
     if (p[0] >= 0xC2 && p[0] <= 0xDF)
-        return left >= 2 && (p[1] & 0xC0) == 0x80 ? 2 : 0;
-    if (p[0] >= 0xE0 && p[0] <= 0xEF) {
-        if (left < 3 || (p[1] & 0xC0) != 0x80 || (p[2] & 0xC0) != 0x80)
-            return 0;
-        if ((p[0] == 0xE0 && p[1] < 0xA0) || (p[0] == 0xED && p[1] > 0x9F))
-            return 0;
-        return 3;
-    }
-    if (p[0] >= 0xF0 && p[0] <= 0xF4) {
-        if (left < 4 || (p[1] & 0xC0) != 0x80 || (p[2] & 0xC0) != 0x80 || (p[3] & 0xC0) != 0x80)
-            return 0;
-        if ((p[0] == 0xF0 && p[1] < 0x90) || (p[0] == 0xF4 && p[1] > 0x8F))
-            return 0;
-        return 4;
-    }
+        return has_tail(p, left, 1) ? 2 : 0;
+    if (p[0] >= 0xE0 && p[0] <= 0xEF && has_tail(p, left, 2))
+        return (p[0] == 0xE0 && p[1] < 0xA0) || (p[0] == 0xED && p[1] > 0x9F) ? 0 : 3;
+    if (p[0] >= 0xF0 && p[0] <= 0xF4 && has_tail(p, left, 3))
+        return (p[0] == 0xF0 && p[1] < 0x90) || (p[0] == 0xF4 && p[1] > 0x8F) ? 0 : 4;
     return 0;
 }
 

@@ -100,7 +100,7 @@ static void put_output(struct turn *turn, const char *message, const char *data)
 
     cJSON_ArrayForEach(part, json_get(root, "content"))(void)
         buf_puts(&text, json_str_or(part, "text", ""));
-    if (cJSON_IsString(value))
+    if (value && cJSON_IsString(value))
         (void)buf_puts(&text, value->valuestring);
     buf_reset(out);
     (void)json_open(out, '{');

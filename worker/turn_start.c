@@ -77,8 +77,9 @@ static void emit_start(struct turn *turn, const cJSON *steps, const cJSON *calls
 
     turn->first = turn->seq == 0;
     if (turn->first) {
-        histogram_add(&turn->env->stats->start_ms,
-                      (double)(clock_wall_us() / 1000 - turn->created_ms));
+        int64_t now_ms = clock_wall_us() / 1000;
+
+        histogram_add(&turn->env->stats->start_ms, (double)(now_ms - turn->created_ms));
         event = turn_event(turn, "turn.started");
         (void)json_put_member_str(event, "agent", turn->agent_name);
         (void)json_put_member_int(event, "revision", turn->revision);

@@ -272,7 +272,7 @@ static void drop_doubles(cJSON *object)
 
         do {
             last = m->next;
-            while (last && strcmp(last->string, m->string))
+            while (last && strcmp(last->string, m->string) != 0)
                 last = last->next;
             if (last) {
                 cJSON_ReplaceItemViaPointer(object, m, cJSON_DetachItemViaPointer(object, last));

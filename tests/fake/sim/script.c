@@ -66,7 +66,7 @@ static uint64_t ms_of(struct span word, uint64_t fallback)
         return fallback;
     if (word.len - digits == 1 && word.p[digits] == 's')
         ms *= 1000;
-    else if (word.len != digits && (word.len - digits != 2 || memcmp(word.p + digits, "ms", 2)))
+    else if (word.len != digits && (word.len - digits != 2 || memcmp(word.p + digits, "ms", 2) != 0))
         return fallback;
     return ms > MAX_MS ? 1 : (uint64_t)ms; /* node's timers do 1 ms above 2^31 */
 }
@@ -126,7 +126,7 @@ static size_t separator(struct span s, const char *word, bool (*next)(struct spa
     struct span t = span_trim_start(s);
     size_t gap;
 
-    if (t.len < strlen(word) || strncasecmp(t.p, word, strlen(word)))
+    if (t.len < strlen(word) || strncasecmp(t.p, word, strlen(word)) != 0)
         return 0;
     t = span_skip(t, strlen(word));
     gap = span_spaces(t);
@@ -244,7 +244,7 @@ static bool strip_word(struct span *s, const char *word)
 {
     size_t len = strlen(word), gap;
 
-    if (s->len < len || strncasecmp(s->p, word, len))
+    if (s->len < len || strncasecmp(s->p, word, len) != 0)
         return false;
     gap = span_spaces(span_skip(*s, len));
     if (gap == 0)
