@@ -244,7 +244,7 @@ static int read_ids(struct look *look)
 static void on_agent(void *owner, PGresult *res, const struct err *err)
 {
     struct look *look = owner;
-    struct genkit_agent_row agent;
+    struct genkit_agent_row agent = {0};
     struct err bad = *err;
 
     if (bad.code == ERR_OK)

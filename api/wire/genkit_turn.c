@@ -85,11 +85,11 @@ bool genkit_wants_stream(struct request *r)
 
 /* ---- streams ---- */
 
-/* `id`: NULL when the client has named it. */
-static void begin_stream(struct run *run, const char *id)
+/* `tell_id`: the client has not named the stream itself. */
+static void begin_stream(struct run *run, bool tell_id)
 {
-    if (id)
-        (void)httpd_set(run->r->http, "X-Genkit-Stream-Id", id);
+    if (tell_id)
+        (void)httpd_set(run->r->http, "X-Genkit-Stream-Id", run->id);
     (void)httpd_set(run->r->http, "Cache-Control", "no-store");
     (void)httpd_set(run->r->http, "X-Accel-Buffering", "no");
     request_stream(run->r, 200, STREAM_TYPE);
@@ -114,7 +114,7 @@ static void on_kept(void *owner, PGresult *res, const struct err *err)
 
     (void)res;
     (void)err; /* without its row the stream cannot be replayed, no more */
-    begin_stream(run, run->id);
+    begin_stream(run, true);
     finish_stream(run);
 }
 
@@ -309,7 +309,7 @@ static void reply_detached(struct run *run, const char *session_id)
     }
     buf_reset(&run->out);
     genkit_put_frame(&run->out, "result", result.data);
-    begin_stream(run, run->id);
+    begin_stream(run, true);
     finish_stream(run);
 }
 
@@ -326,7 +326,7 @@ static void run_accepted(struct run *run, const struct genkit_accepted_row *row)
         return;
     }
     if (run->stream)
-        begin_stream(run, run->id);
+        begin_stream(run, true);
     follow(run);
 }
 
@@ -391,11 +391,11 @@ static void on_found(void *owner, PGresult *res, const struct err *err)
     } else if (frames) {
         buf_reset(&run->out);
         (void)buf_puts(&run->out, frames);
-        begin_stream(run, NULL);
+        begin_stream(run, false);
         finish_stream(run);
     } else {
         snprintf(run->id, sizeof(run->id), "%s", run->stream_id);
-        begin_stream(run, NULL);
+        begin_stream(run, false);
         follow(run);
     }
 }
