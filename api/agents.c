@@ -270,8 +270,7 @@ static void items_read(const cJSON *agents, const char *text, struct item *items
     const cJSON *value;
     int i = 0;
 
-    cJSON_ArrayForEach(value, agents)
-    {
+    cJSON_ArrayForEach (value, agents) {
         const struct pointer *at = POINTER_KEY(POINTER_KEY(NULL, "agents"), value->string);
         char *definition = member_text(text, value);
         PROBLEMS_AUTO(own);

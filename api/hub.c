@@ -336,8 +336,7 @@ static void reader_take(struct hub *hub, struct reader *reader, const struct swe
     bool ended = false, damaged = false;
 
     buf_reset(&hub->frames);
-    list_foreach_safe(node, &reader->subs)
-    {
+    list_foreach_safe (node, &reader->subs) {
         struct sub *sub = container_of(node, struct sub, link);
 
         if (!sub->watch && hub->frames.len == 0 && !damaged) /* once for all of them */
@@ -361,8 +360,7 @@ static void reader_take(struct hub *hub, struct reader *reader, const struct swe
 
 static void feed_take(struct hub *hub, struct feed *feed, const struct sweep_row *chunk)
 {
-    list_foreach_safe(node, &feed->readers)
-    {
+    list_foreach_safe (node, &feed->readers) {
         struct reader *reader = container_of(node, struct reader, link);
 
         if (reader->state == READER_FETCHING && chunk->seq_from <= reader->seq + 1 &&
@@ -476,7 +474,7 @@ void hub_hint(struct hub *hub, const char *task_id)
 
 static void recheck(struct hub *hub)
 {
-    list_foreach_safe(node, &hub->queues[READER_IDLE])
+    list_foreach_safe (node, &hub->queues[READER_IDLE])
         reader_enter(hub, container_of(node, struct reader, queue), READER_DUE);
 }
 
@@ -519,7 +517,8 @@ static void on_tick(uv_timer_t *timer)
     struct hub *hub = timer->data;
     uint64_t now_ms = clock_mono_ms();
 
-    list_foreach_safe(node, &hub->subs) sub_tick(container_of(node, struct sub, all), now_ms);
+    list_foreach_safe (node, &hub->subs)
+        sub_tick(container_of(node, struct sub, all), now_ms);
 }
 
 /* ---- begin and end ---- */
@@ -548,8 +547,7 @@ struct hub *hub_new(struct api *api)
 
 void hub_drain(struct hub *hub)
 {
-    list_foreach_safe(node, &hub->subs)
-    {
+    list_foreach_safe (node, &hub->subs) {
         struct sub *sub = container_of(node, struct sub, all);
 
         if (sub->watch)

@@ -150,8 +150,7 @@ static void put_tasks(struct buf *out, const struct stats_row *row)
     put_status(out, "scheduled", (double)row->due);
     put_status(out, "running", (double)row->running);
     put_status(out, "aborting", (double)row->aborting);
-    cJSON_ArrayForEach(n, unusual)
-    {
+    cJSON_ArrayForEach (n, unusual) {
         put_status(out, n->string, n->valuedouble);
         completed -= n->valuedouble;
     }
@@ -166,8 +165,7 @@ static bool is_first(const cJSON *workers, const cJSON *worker, bool hist, const
 {
     const cJSON *other;
 
-    cJSON_ArrayForEach(other, workers)
-    {
+    cJSON_ArrayForEach (other, workers) {
         const cJSON *stats = json_get(other, "stats");
 
         if (other == worker)
@@ -194,8 +192,7 @@ static void put_metric(struct buf *out, const cJSON *workers, bool hist, const c
     snprintf(metric, sizeof(metric), "nocturne_worker_%s", name);
     (void)metrics_put_help(out, metric, hist ? "histogram" : "untyped",
                            "As counted by the workers.");
-    cJSON_ArrayForEach(worker, workers)
-    {
+    cJSON_ArrayForEach (worker, workers) {
         const cJSON *stats = json_get(worker, "stats");
         const cJSON *value = json_get(hist ? json_get(stats, "hist") : stats, name);
         BUF_AUTO(labels, 1024);
@@ -213,15 +210,14 @@ static void put_worker(struct buf *out, const cJSON *workers, const cJSON *worke
 {
     const cJSON *stats = json_get(worker, "stats"), *value;
 
-    cJSON_ArrayForEach(value, stats) if (value->string && cJSON_IsNumber(value) &&
-                                         is_metric_name(value->string) &&
-                                         is_first(workers, worker, false, value->string))
-        put_metric(out, workers, false, value->string);
-    cJSON_ArrayForEach(value,
-                       json_get(stats, "hist")) if (value->string && cJSON_IsObject(value) &&
-                                                    is_metric_name(value->string) &&
-                                                    is_first(workers, worker, true, value->string))
-        put_metric(out, workers, true, value->string);
+    cJSON_ArrayForEach (value, stats)
+        if (value->string && cJSON_IsNumber(value) && is_metric_name(value->string) &&
+            is_first(workers, worker, false, value->string))
+            put_metric(out, workers, false, value->string);
+    cJSON_ArrayForEach (value, json_get(stats, "hist"))
+        if (value->string && cJSON_IsObject(value) && is_metric_name(value->string) &&
+            is_first(workers, worker, true, value->string))
+            put_metric(out, workers, true, value->string);
 }
 
 static void put_workers(struct buf *out, const char *text)
@@ -232,8 +228,7 @@ static void put_workers(struct buf *out, const char *text)
 
     put(out, "nocturne_workers", "gauge", "Workers alive.", cJSON_GetArraySize(workers));
     (void)metrics_put_help(out, "nocturne_worker_slots", "gauge", "Most turns at once.");
-    cJSON_ArrayForEach(worker, workers)
-    {
+    cJSON_ArrayForEach (worker, workers) {
         BUF_AUTO(labels, 1024);
 
         (void)buf_puts(&labels, "worker=");
@@ -243,7 +238,8 @@ static void put_workers(struct buf *out, const char *text)
         (void)metrics_put_value(out, "nocturne_worker_slots", labels.data,
                                 cJSON_GetNumberValue(json_get(worker, "slots")));
     }
-    cJSON_ArrayForEach(worker, workers) put_worker(out, workers, worker);
+    cJSON_ArrayForEach (worker, workers)
+        put_worker(out, workers, worker);
 }
 
 static void on_stats(void *owner, PGresult *res, const struct err *err)

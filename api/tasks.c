@@ -207,8 +207,8 @@ static void check_answers(const cJSON *answers, const char *key, const struct fi
     const cJSON *answer;
     size_t i = 0;
 
-    cJSON_ArrayForEach(answer, answers)(void)
-        fields_read(answer, POINTER_INDEX(at, i++), fields, &ignored, problems);
+    cJSON_ArrayForEach (answer, answers)
+        (void)fields_read(answer, POINTER_INDEX(at, i++), fields, &ignored, problems);
 }
 
 void task_resume(struct request *r)

@@ -152,8 +152,7 @@ static void serve(struct wait *wait, PGresult *res)
     bool terminal = false, missing = store_read_task(res, &json, &terminal, &err) < 0;
     size_t len = strlen(json);
 
-    list_foreach_safe(node, &wait->members)
-    {
+    list_foreach_safe (node, &wait->members) {
         struct waiter *waiter = container_of(node, struct waiter, link);
 
         waiter->seen = true;
@@ -168,8 +167,7 @@ static void fail(struct wait *wait, const struct err *err)
 {
     uint64_t now_ms = clock_mono_ms();
 
-    list_foreach_safe(node, &wait->members)
-    {
+    list_foreach_safe (node, &wait->members) {
         struct waiter *waiter = container_of(node, struct waiter, link);
 
         if (!waiter->seen || waiter->due_ms <= now_ms)
@@ -313,7 +311,7 @@ struct waiters *waiters_new(struct api *api)
 
 static void wait_drain(struct wait *wait)
 {
-    list_foreach_safe(node, &wait->members)
+    list_foreach_safe (node, &wait->members)
         reply_fault(waiter_free(container_of(node, struct waiter, link)), FAULT_UNAVAILABLE,
                     "this process is stopping; ask again");
     wait_try_free(wait);
@@ -321,7 +319,8 @@ static void wait_drain(struct wait *wait)
 
 void waiters_drain(struct waiters *w)
 {
-    list_foreach_safe(node, &w->waits) wait_drain(container_of(node, struct wait, link));
+    list_foreach_safe (node, &w->waits)
+        wait_drain(container_of(node, struct wait, link));
     uv_timer_stop(&w->poll);
     arm_deadline(w);
 }

@@ -215,8 +215,7 @@ static int read_command(const cJSON *array, const struct pointer *up, const char
     if (!array)
         return 0;
     *ret_argv = xcalloc((size_t)cJSON_GetArraySize(array) + 1, sizeof(**ret_argv));
-    cJSON_ArrayForEach(item, array)
-    {
+    cJSON_ArrayForEach (item, array) {
         if (!cJSON_IsString(item))
             rc = problem_add(problems, POINTER_INDEX(at, n), "must be a string");
         else if (n == 0 && !*item->valuestring)
@@ -304,8 +303,7 @@ static int read_pairs(const cJSON *obj, const struct pointer *at, struct agent_p
         return problem_add(problems, at, "must have at most %d members", AGENT_MAX_PAIRS);
     if (obj)
         pairs->items = xcalloc(AGENT_MAX_PAIRS, sizeof(*pairs->items));
-    cJSON_ArrayForEach(item, obj)
-    {
+    cJSON_ArrayForEach (item, obj) {
         if (!cJSON_IsString(item))
             why = "must be a string";
         else if (has_name(pairs, item->string, compare))
@@ -412,8 +410,7 @@ static bool requires_string(const cJSON *schema, const char *name)
 
     if (strcmp(json_str_or(property, "type", ""), "string") != 0)
         return false;
-    cJSON_ArrayForEach(required, json_get(schema, "required"))
-    {
+    cJSON_ArrayForEach (required, json_get(schema, "required")) {
         if (cJSON_IsString(required) && !strcmp(required->valuestring, name))
             return true;
     }
@@ -522,8 +519,7 @@ static int read_tools(struct agent *agent, const cJSON *tools, struct problem_li
     if (!tools)
         return 0;
     agent->tools = xcalloc((size_t)cJSON_GetArraySize(tools) + 1, sizeof(*agent->tools));
-    cJSON_ArrayForEach(item, tools)
-    {
+    cJSON_ArrayForEach (item, tools) {
         const struct pointer *here = POINTER_INDEX(at, agent->n_tools);
 
         rc |= read_tool(agent, item, here, problems);

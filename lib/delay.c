@@ -59,8 +59,7 @@ static void run_slot(struct list *slot, uint64_t now_ms)
     struct list due;
 
     list_init(&due);
-    list_foreach_safe(n, slot)
-    {
+    list_foreach_safe (n, slot) {
         struct delay *delay = container_of(n, struct delay, node);
 
         if (delay->due_ms <= now_ms) {

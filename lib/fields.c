@@ -243,8 +243,7 @@ int fields_read(const cJSON *obj, const struct pointer *at, const struct field *
     if (!cJSON_IsObject(obj))
         return problem_add(problems, at, "must be an object");
     rc = check_required(obj, at, fields, problems);
-    cJSON_ArrayForEach(value, obj)
-    {
+    cJSON_ArrayForEach (value, obj) {
         const struct pointer *here = POINTER_KEY(at, value->string);
         int i = find(fields, value->string);
 

@@ -209,8 +209,7 @@ static void on_check(uv_timer_t *timer)
     uint64_t now_ms = clock_mono_ms();
     const char *what;
 
-    list_foreach_safe(n, &http->active)
-    {
+    list_foreach_safe (n, &http->active) {
         struct http_call *call = container_of(n, struct http_call, node);
 
         if ((what = http_overdue(call, now_ms))) {

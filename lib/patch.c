@@ -275,8 +275,7 @@ static bool is_affordable(struct applying *a, const cJSON *value, int depth, int
     a->budget -= price;
     if (depth > PATCH_MAX_DEPTH || a->budget < 0)
         return false;
-    cJSON_ArrayForEach(item, value)
-    {
+    cJSON_ArrayForEach (item, value) {
         if (!is_affordable(a, item, depth + 1, price))
             return false;
     }

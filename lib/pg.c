@@ -536,8 +536,7 @@ static void on_tick(uv_timer_t *tick)
     }
     err_set(&err, ERR_UNAVAILABLE, "postgres: no connection in time%s%s", *pg->trouble ? ": " : "",
             pg->trouble);
-    list_foreach_safe(n, &pg->queue)
-    {
+    list_foreach_safe (n, &pg->queue) {
         struct pg_call *call = container_of(n, struct pg_call, node);
 
         if (call->deadline_ms <= now_ms) {

@@ -82,8 +82,7 @@ static int lint_type(const struct lint *l)
         return find_type(l->rule) < 0 ? problem_add(l->problems, l->at, wanted) : 0;
     if (!l->rule->child)
         return problem_add(l->problems, l->at, "must name at least one type");
-    cJSON_ArrayForEach(word, l->rule)
-    {
+    cJSON_ArrayForEach (word, l->rule) {
         if (find_type(word) < 0)
             rc = problem_add(l->problems, POINTER_INDEX(l->at, i), wanted);
         i++;
@@ -110,8 +109,7 @@ static int lint_properties(const struct lint *l)
 
     if (!cJSON_IsObject(l->rule))
         return problem_add(l->problems, l->at, "must be an object of schemas");
-    cJSON_ArrayForEach(member, l->rule)
-    {
+    cJSON_ArrayForEach (member, l->rule) {
         if (lint_schema(member, POINTER_KEY(l->at, member->string), l->depth + 1, l->problems) < 0)
             rc = -1;
     }
@@ -126,8 +124,7 @@ static int lint_required(const struct lint *l)
 
     if (!cJSON_IsArray(l->rule))
         return problem_add(l->problems, l->at, "must be an array of strings");
-    cJSON_ArrayForEach(name, l->rule)
-    {
+    cJSON_ArrayForEach (name, l->rule) {
         if (!cJSON_IsString(name))
             rc = problem_add(l->problems, POINTER_INDEX(l->at, i), "must be a string");
         i++;
@@ -143,8 +140,7 @@ static int lint_any_of(const struct lint *l)
 
     if (!cJSON_IsArray(l->rule) || !l->rule->child)
         return problem_add(l->problems, l->at, "must be an array of at least one schema");
-    cJSON_ArrayForEach(schema, l->rule)
-    {
+    cJSON_ArrayForEach (schema, l->rule) {
         if (lint_schema(schema, POINTER_INDEX(l->at, i), l->depth + 1, l->problems) < 0)
             rc = -1;
         i++;
@@ -196,8 +192,7 @@ static int check_type(const struct check *c)
 
     if (!cJSON_IsArray(c->rule))
         return is_type(c->value, c->rule) ? 0 : wrong_type(c);
-    cJSON_ArrayForEach(word, c->rule)
-    {
+    cJSON_ArrayForEach (word, c->rule) {
         if (is_type(c->value, word))
             return 0;
     }
@@ -217,8 +212,7 @@ static int check_enum(const struct check *c)
 {
     const cJSON *word;
 
-    cJSON_ArrayForEach(word, c->rule)
-    {
+    cJSON_ArrayForEach (word, c->rule) {
         if (cJSON_Compare(c->value, word, true))
             return 0;
     }
@@ -238,8 +232,7 @@ static int check_properties(const struct check *c)
 
     if (!cJSON_IsObject(c->value))
         return 0;
-    cJSON_ArrayForEach(member, c->value)
-    {
+    cJSON_ArrayForEach (member, c->value) {
         if (problem_is_full(c->problems))
             return -1;
         schema = cJSON_GetObjectItemCaseSensitive(c->rule, member->string);
@@ -258,8 +251,7 @@ static int check_additional(const struct check *c)
 
     if (!cJSON_IsObject(c->value) || cJSON_IsTrue(c->rule))
         return 0;
-    cJSON_ArrayForEach(member, c->value)
-    {
+    cJSON_ArrayForEach (member, c->value) {
         if (problem_is_full(c->problems))
             return -1;
         if (cJSON_GetObjectItemCaseSensitive(known, member->string))
@@ -278,8 +270,7 @@ static int check_required(const struct check *c)
 
     if (!cJSON_IsObject(c->value))
         return 0;
-    cJSON_ArrayForEach(name, c->rule)
-    {
+    cJSON_ArrayForEach (name, c->rule) {
         if (cJSON_IsString(name) && !cJSON_GetObjectItemCaseSensitive(c->value, name->valuestring))
             rc = problem_add(c->problems, POINTER_KEY(c->at, name->valuestring), "is required");
     }
@@ -294,8 +285,7 @@ static int check_items(const struct check *c)
 
     if (!cJSON_IsArray(c->value))
         return 0;
-    cJSON_ArrayForEach(element, c->value)
-    {
+    cJSON_ArrayForEach (element, c->value) {
         if (problem_is_full(c->problems))
             return -1;
         if (check_value(c->rule, element, POINTER_INDEX(c->at, i), c->depth + 1, c->problems) < 0)
@@ -309,8 +299,7 @@ static int check_any_of(const struct check *c)
 {
     const cJSON *schema;
 
-    cJSON_ArrayForEach(schema, c->rule)
-    {
+    cJSON_ArrayForEach (schema, c->rule) {
         PROBLEMS_AUTO(unseen);
 
         if (check_value(schema, c->value, c->at, c->depth + 1, &unseen) == 0)
@@ -411,8 +400,7 @@ static int lint_schema(const cJSON *schema, const struct pointer *at, int depth,
         return problem_add(problems, at, "must be a schema: an object, true or false");
     if (depth > SCHEMA_MAX_DEPTH)
         return problem_add(problems, at, "must not be nested more than %d deep", SCHEMA_MAX_DEPTH);
-    cJSON_ArrayForEach(rule, schema)
-    {
+    cJSON_ArrayForEach (rule, schema) {
         if (problem_is_full(problems))
             return -1;
         keyword = find_keyword(rule->string);
@@ -438,8 +426,7 @@ static int check_value(const cJSON *schema, const cJSON *value, const struct poi
     c.rule = cJSON_GetObjectItemCaseSensitive(schema, "type");
     if (c.rule && check_type(&c) < 0)
         return -1;
-    cJSON_ArrayForEach(c.rule, schema)
-    {
+    cJSON_ArrayForEach (c.rule, schema) {
         const struct keyword *keyword = find_keyword(c.rule->string);
 
         if (problem_is_full(problems))

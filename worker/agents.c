@@ -44,8 +44,7 @@ static void entry_free(struct entry *e)
 
 static void agents_trim(struct agents *agents)
 {
-    list_foreach_safe(node, &agents->entries)
-    {
+    list_foreach_safe (node, &agents->entries) {
         struct entry *e = container_of(node, struct entry, node);
 
         if (agents->unused <= KEPT_UNUSED)
@@ -111,8 +110,7 @@ static void on_timer(uv_timer_t *timer)
 {
     struct agents *agents = timer->data;
 
-    list_foreach_safe(node, &agents->entries)
-    {
+    list_foreach_safe (node, &agents->entries) {
         struct entry *e = container_of(node, struct entry, node);
 
         if (!e->loading && !list_is_empty(&e->waiting)) {
@@ -196,7 +194,8 @@ static void on_closed(uv_handle_t *handle)
 {
     struct agents *agents = handle->data;
 
-    list_foreach_safe(node, &agents->entries) entry_free(container_of(node, struct entry, node));
+    list_foreach_safe (node, &agents->entries)
+        entry_free(container_of(node, struct entry, node));
     free(agents);
 }
 

@@ -9,8 +9,7 @@ int history_calls(const cJSON *message, struct history_call *ret_calls, int max)
 
     if (strcmp(json_str_or(message, "role", ""), "model") != 0)
         return 0;
-    cJSON_ArrayForEach(part, json_get(message, "content"))
-    {
+    cJSON_ArrayForEach (part, json_get(message, "content")) {
         const cJSON *request = json_get(part, "toolRequest");
         const cJSON *metadata = json_get(part, "metadata");
 
@@ -31,8 +30,7 @@ static int check_parts(const cJSON *content, struct err *err)
 {
     const cJSON *part;
 
-    cJSON_ArrayForEach(part, content)
-    {
+    cJSON_ArrayForEach (part, content) {
         const cJSON *media = json_get(part, "media");
 
         if (cJSON_IsString(json_get(part, "text")) ||

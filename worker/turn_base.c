@@ -33,8 +33,7 @@ void turn_keep_artifact(struct turn *turn, const char *name, const char *json)
 
     if (!turn->artifacts)
         turn->artifacts = cJSON_CreateArray();
-    cJSON_ArrayForEach(old, turn->artifacts)
-    {
+    cJSON_ArrayForEach (old, turn->artifacts) {
         if (strcmp(json_str_or(old, "name", ""), name) == 0) {
             cJSON_ReplaceItemInArray(turn->artifacts, at, artifact);
             return;
@@ -124,7 +123,7 @@ void turn_resolve_question(struct turn *turn)
 
     if (!messages)
         return;
-    cJSON_ArrayForEach(part, cJSON_GetObjectItemCaseSensitive(last_of(messages), "content"))
+    cJSON_ArrayForEach (part, cJSON_GetObjectItemCaseSensitive(last_of(messages), "content"))
         resolve_part(part);
     free(turn->history);
     turn->history = json_print(messages);

@@ -113,8 +113,7 @@ static void put_named(cJSON **array, cJSON *item)
 
     if (!*array)
         *array = cJSON_CreateArray();
-    cJSON_ArrayForEach(old, *array)
-    {
+    cJSON_ArrayForEach (old, *array) {
         if (!strcmp(json_str_or(old, "name", ""), name)) {
             cJSON_ReplaceItemInArray(*array, at, item);
             return;
@@ -501,8 +500,7 @@ void calls_put_interrupted(struct turn *turn, struct buf *message, struct buf *i
     int i = 0;
 
     (void)json_open(interrupts, '[');
-    cJSON_ArrayForEach(part, cJSON_GetObjectItemCaseSensitive(root, "content"))
-    {
+    cJSON_ArrayForEach (part, cJSON_GetObjectItemCaseSensitive(root, "content")) {
         if (!json_get(part, "toolRequest") || i == turn->ncalls)
             continue;
         if (turn->calls[i].status == CALL_INTERRUPTED)

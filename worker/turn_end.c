@@ -98,8 +98,8 @@ static void put_output(struct turn *turn, const char *message, const char *data)
     BUF_AUTO(text, BUF_MAX);
     const cJSON *part;
 
-    cJSON_ArrayForEach(part, json_get(root, "content"))(void)
-        buf_puts(&text, json_str_or(part, "text", ""));
+    cJSON_ArrayForEach (part, json_get(root, "content"))
+        (void)buf_puts(&text, json_str_or(part, "text", ""));
     if (value && cJSON_IsString(value))
         (void)buf_puts(&text, value->valuestring);
     buf_reset(out);

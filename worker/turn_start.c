@@ -64,9 +64,12 @@ static int64_t committed_seq(const cJSON *steps, const cJSON *calls)
     int64_t seq = STARTED_SEQ;
     const cJSON *row;
 
-    cJSON_ArrayForEach(row, steps) if (number_of(row, "last_seq") > seq) seq =
-        number_of(row, "last_seq");
-    cJSON_ArrayForEach(row, calls) if (number_of(row, "seq") > seq) seq = number_of(row, "seq");
+    cJSON_ArrayForEach (row, steps)
+        if (number_of(row, "last_seq") > seq)
+            seq = number_of(row, "last_seq");
+    cJSON_ArrayForEach (row, calls)
+        if (number_of(row, "seq") > seq)
+            seq = number_of(row, "seq");
     return seq;
 }
 
@@ -108,8 +111,7 @@ static void read_history(struct turn *turn)
         turn->history ? json_parse(turn->history, strlen(turn->history), &err) : NULL;
     const cJSON *message, *last = NULL;
 
-    cJSON_ArrayForEach(message, history)
-    {
+    cJSON_ArrayForEach (message, history) {
         openai_put_message(&turn->wire, message);
         last = message;
     }
@@ -141,8 +143,7 @@ static int take_responses(struct turn *turn, const cJSON *responses, struct err 
 {
     const cJSON *answer;
 
-    cJSON_ArrayForEach(answer, responses)
-    {
+    cJSON_ArrayForEach (answer, responses) {
         struct call *call = find_open(turn, answer);
         const cJSON *output = cJSON_GetObjectItemCaseSensitive(answer, "output");
         struct buf *event;
@@ -168,8 +169,7 @@ static int take_restarts(struct turn *turn, const cJSON *restarts, struct err *e
 {
     const cJSON *answer;
 
-    cJSON_ArrayForEach(answer, restarts)
-    {
+    cJSON_ArrayForEach (answer, restarts) {
         struct call *call = find_open(turn, answer);
 
         if (!call)
@@ -205,8 +205,7 @@ static const cJSON *find_ledger(const cJSON *rows, int step, int idx)
 {
     const cJSON *row;
 
-    cJSON_ArrayForEach(row, rows)
-    {
+    cJSON_ArrayForEach (row, rows) {
         if (number_of(row, "step") == step && number_of(row, "idx") == idx)
             return row;
     }
@@ -273,8 +272,7 @@ static bool replay_steps(struct turn *turn, const cJSON *steps, const cJSON *row
 {
     const cJSON *row;
 
-    cJSON_ArrayForEach(row, steps)
-    {
+    cJSON_ArrayForEach (row, steps) {
         const cJSON *message = json_get(row, "message");
 
         turn->step = (int)number_of(row, "step");

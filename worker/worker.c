@@ -131,8 +131,7 @@ static void take_controls(struct worker *w, const char *controls)
     JSON_AUTO(root) = controls ? json_parse(controls, strlen(controls), &err) : NULL;
     const cJSON *row;
 
-    cJSON_ArrayForEach(row, root)
-    {
+    cJSON_ArrayForEach (row, root) {
         const cJSON *age = json_get(row, "age_ms");
         struct turn_abort abort_now = {
             .status = json_str_or(row, "status", "aborted"),
@@ -204,7 +203,8 @@ static void on_fenced(void *owner)
 {
     struct worker *w = owner;
 
-    list_foreach_safe(node, &w->turns) turn_drop(turn_of_node(node));
+    list_foreach_safe (node, &w->turns)
+        turn_drop(turn_of_node(node));
     worker_check(w);
 }
 
@@ -384,7 +384,8 @@ static void on_grace(void *owner)
     if (w->state == WORKER_DRAINING)
         delay_start(w->delays, &w->limit, HAND_BACK_LIMIT_MS, on_limit, w);
     worker_enter(w, WORKER_HANDING_BACK);
-    list_foreach_safe(node, &w->turns) turn_hand_back(turn_of_node(node));
+    list_foreach_safe (node, &w->turns)
+        turn_hand_back(turn_of_node(node));
     delay_start(w->delays, &w->grace, HAND_BACK_LOOK_MS, on_grace, w);
     worker_check(w);
 }

@@ -181,8 +181,9 @@ static void print_problem(struct client *client, const cJSON *problem, long stat
     term_say(&client->term, "nocturne: %s%s%s (%ld%s%s%s%s)", *detail ? detail : title, "", "",
              status, *json_str_or(problem, "code", "") ? " " : "", json_str_or(problem, "code", ""),
              *id ? ", request " : "", id);
-    cJSON_ArrayForEach(e, errors) term_say(&client->term, "  %s: %s", json_str_or(e, "pointer", ""),
-                                           json_str_or(e, "detail", ""));
+    cJSON_ArrayForEach (e, errors)
+        term_say(&client->term, "  %s: %s", json_str_or(e, "pointer", ""),
+                 json_str_or(e, "detail", ""));
 }
 
 static int exit_of(long status)

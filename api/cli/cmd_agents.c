@@ -57,7 +57,8 @@ static void print_lines(struct client *client)
     JSON_AUTO(root) = parse_reply(client);
     const cJSON *agent;
 
-    cJSON_ArrayForEach(agent, json_get(root, "agents")) print_line(client, agent);
+    cJSON_ArrayForEach (agent, json_get(root, "agents"))
+        print_line(client, agent);
 }
 
 /* Send one request and print its answer, as it is with --json. */
@@ -98,8 +99,7 @@ int cmd_agents_list(const struct args *args)
         const cJSON *agent;
         const char *next = json_str_or(root, "next", "");
 
-        cJSON_ArrayForEach(agent, json_get(root, "agents"))
-        {
+        cJSON_ArrayForEach (agent, json_get(root, "agents")) {
             char *text = json_print(agent);
 
             (void)json_put_raw(&json, text, strlen(text));

@@ -195,8 +195,7 @@ static int take_page(struct client *client, const cJSON *page, int64_t max, stru
 
     if (!cJSON_IsArray(tasks))
         return -1;
-    cJSON_ArrayForEach(task, tasks)
-    {
+    cJSON_ArrayForEach (task, tasks) {
         if (n++ == max)
             break;
         if (client->json) {

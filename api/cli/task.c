@@ -67,7 +67,8 @@ static bool is_repeated(const cJSON *interrupts, const char *name)
     const cJSON *i;
     int n = 0;
 
-    cJSON_ArrayForEach(i, interrupts) n += !strcmp(json_str_or(i, "name", ""), name);
+    cJSON_ArrayForEach (i, interrupts)
+        n += !strcmp(json_str_or(i, "name", ""), name);
     return n > 1;
 }
 
@@ -88,8 +89,7 @@ static void print_interrupts(struct term *term, const cJSON *task)
     const cJSON *interrupts = json_get(task, "interrupts"), *i;
     struct buf command = BUF_INIT(LINE_BYTES * 10);
 
-    cJSON_ArrayForEach(i, interrupts)
-    {
+    cJSON_ArrayForEach (i, interrupts) {
         const char *name = json_str_or(i, "name", "?");
         char *input = json_get(i, "input") ? json_print(json_get(i, "input")) : xstrdup("");
 
@@ -196,8 +196,7 @@ static void print_attempts(struct term *term, const cJSON *task)
     const cJSON *attempts = json_get(task, "attempts"), *a;
     int n = 0;
 
-    cJSON_ArrayForEach(a, attempts)
-    {
+    cJSON_ArrayForEach (a, attempts) {
         const cJSON *error = json_get(a, "error");
         const char *message = json_str_or(error, "message", "");
         char name[32], ran[32];
@@ -259,7 +258,7 @@ void task_print_whole(struct term *term, const cJSON *task)
               *json_str_or(abort, "reason", "") ? ": " : "", json_str_or(abort, "reason", ""));
     print_json_field(term, "metadata", json_get(task, "metadata"));
     print_json_field(term, "input", json_get(task, "input"));
-    cJSON_ArrayForEach(artifact, json_get(output, "artifacts"))
+    cJSON_ArrayForEach (artifact, json_get(output, "artifacts"))
         field(term, "artifact", "%s", json_str_or(artifact, "name", ""));
     if (*json_str_or(output, "text", "") || json_get(output, "data")) {
         term_puts(term, "\n");

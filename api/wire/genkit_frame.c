@@ -113,8 +113,7 @@ static void put_requests(struct buf *out, const char *message, const char *role,
     const cJSON *part;
     int n = 0;
 
-    cJSON_ArrayForEach(part, json_get(root, "content"))
-    {
+    cJSON_ArrayForEach (part, json_get(root, "content")) {
         char *text;
 
         if (!json_get(part, "toolRequest"))
@@ -235,8 +234,7 @@ static void sort_answers(struct genkit_chunks *g)
     const cJSON *part;
     int at = 0;
 
-    cJSON_ArrayForEach(part, json_get(message, "content"))
-    {
+    cJSON_ArrayForEach (part, json_get(message, "content")) {
         const cJSON *request = json_get(part, "toolRequest");
 
         if (request && at < g->n)

@@ -58,7 +58,9 @@ static bool is_parts(const cJSON *content)
 
     if (!cJSON_IsArray(content))
         return false;
-    cJSON_ArrayForEach(part, content) if (!cJSON_IsObject(part)) return false;
+    cJSON_ArrayForEach (part, content)
+        if (!cJSON_IsObject(part))
+            return false;
     return true;
 }
 
@@ -88,8 +90,12 @@ static bool is_state(const cJSON *state)
     if (!cJSON_IsObject(state) || !is_string_or_absent(state, "sessionId") ||
         (messages && !cJSON_IsArray(messages)) || (artifacts && !cJSON_IsArray(artifacts)))
         return false;
-    cJSON_ArrayForEach(item, messages) if (!is_message(item)) return false;
-    cJSON_ArrayForEach(item, artifacts) if (!is_parts(json_get(item, "parts"))) return false;
+    cJSON_ArrayForEach (item, messages)
+        if (!is_message(item))
+            return false;
+    cJSON_ArrayForEach (item, artifacts)
+        if (!is_parts(json_get(item, "parts")))
+            return false;
     return true;
 }
 
@@ -156,8 +162,7 @@ static int put_answers(struct buf *out, const cJSON *resume, bool restart)
         return -1;
     (void)json_put_key(out, key);
     (void)json_open(out, '[');
-    cJSON_ArrayForEach(part, parts)
-    {
+    cJSON_ArrayForEach (part, parts) {
         if (put_answer(out, part, restart ? "toolRequest" : "toolResponse",
                        restart ? "input" : "output", restart) < 0)
             return -1;

@@ -133,7 +133,8 @@ struct genkit_lives *genkit_lives_new(struct api *api)
 
 void genkit_lives_close(struct genkit_lives *lives)
 {
-    list_foreach_safe(node, &lives->all) live_free(container_of(node, struct genkit_live, link));
+    list_foreach_safe (node, &lives->all)
+        live_free(container_of(node, struct genkit_live, link));
     delays_close(lives->delays);
     map_release(&lives->by_task);
     free(lives);

@@ -31,8 +31,7 @@ static void put_tool_responses(struct buf *messages, const cJSON *content)
 {
     const cJSON *part;
 
-    cJSON_ArrayForEach(part, content)
-    {
+    cJSON_ArrayForEach (part, content) {
         const cJSON *response = json_get(part, "toolResponse");
 
         if (!response)
@@ -67,7 +66,9 @@ static bool has_part(const cJSON *content, const char *key)
 {
     const cJSON *part;
 
-    cJSON_ArrayForEach(part, content) if (json_get(part, key)) return true;
+    cJSON_ArrayForEach (part, content)
+        if (json_get(part, key))
+            return true;
     return false;
 }
 
@@ -76,7 +77,8 @@ static void put_joined_text(struct buf *messages, const cJSON *content)
     BUF_AUTO(text, BUF_MAX);
     const cJSON *part;
 
-    cJSON_ArrayForEach(part, content)(void) buf_puts(&text, json_str_or(part, "text", ""));
+    cJSON_ArrayForEach (part, content)
+        (void)buf_puts(&text, json_str_or(part, "text", ""));
     (void)json_put_strn(messages, text.data, text.len);
 }
 
@@ -86,8 +88,7 @@ static void put_media_parts(struct buf *messages, const cJSON *content)
     const cJSON *part;
 
     (void)json_open(messages, '[');
-    cJSON_ArrayForEach(part, content)
-    {
+    cJSON_ArrayForEach (part, content) {
         const cJSON *media = json_get(part, "media");
         const char *text = json_str_or(part, "text", NULL);
 
@@ -123,8 +124,7 @@ static void put_assistant(struct buf *messages, const cJSON *content)
         return;
     (void)json_put_key(messages, "tool_calls");
     (void)json_open(messages, '[');
-    cJSON_ArrayForEach(part, content)
-    {
+    cJSON_ArrayForEach (part, content) {
         const cJSON *request = json_get(part, "toolRequest");
 
         if (request)
@@ -371,8 +371,9 @@ static int take_delta(struct answer *answer, const cJSON *choice, const struct o
         take_text(answer, &answer->text, answer->text_half, json_get(d, "refusal"), delta->on_text,
                   delta->owner) < 0)
         return -1;
-    cJSON_ArrayForEach(piece, json_get(d, "tool_calls")) if (take_call(answer, piece, delta) <
-                                                             0) return -1;
+    cJSON_ArrayForEach (piece, json_get(d, "tool_calls"))
+        if (take_call(answer, piece, delta) < 0)
+            return -1;
     if (finish)
         take_finish(answer, finish);
     return 0;
@@ -474,8 +475,7 @@ enum openai_event openai_take(struct answer *answer, const char *data, size_t le
         classify(0, message ? message : "the model sent an error", code, type, error);
         return OPENAI_ERROR;
     }
-    cJSON_ArrayForEach(choice, json_get(root, "choices"))
-    {
+    cJSON_ArrayForEach (choice, json_get(root, "choices")) {
         const cJSON *index = json_get(choice, "index");
 
         if (cJSON_IsNumber(index) && index->valuedouble > 0)

@@ -66,7 +66,8 @@ static uint64_t ms_of(struct span word, uint64_t fallback)
         return fallback;
     if (word.len - digits == 1 && word.p[digits] == 's')
         ms *= 1000;
-    else if (word.len != digits && (word.len - digits != 2 || memcmp(word.p + digits, "ms", 2) != 0))
+    else if (word.len != digits &&
+             (word.len - digits != 2 || memcmp(word.p + digits, "ms", 2) != 0))
         return fallback;
     return ms > MAX_MS ? 1 : (uint64_t)ms; /* node's timers do 1 ms above 2^31 */
 }
