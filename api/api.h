@@ -50,4 +50,5 @@ struct api {
     uint64_t submits, hints_heard;
     uint64_t warned_ms; /* when an outage was logged last */
     bool draining;
+    uint64_t cut_ms; /* when draining: what is open then is cut */
 };

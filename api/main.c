@@ -5,6 +5,7 @@
  * cursor, here or elsewhere), requests in hand are answered, then everything closes.
  */
 #include "api.h"
+#include "clock.h"
 #include "config.h"
 #include "hub.h"
 #include "log.h"
@@ -70,7 +71,7 @@ static void on_hints_up(void *owner)
 }
 
 /* Nothing is in flight any more, so what is left closes at once. */
-static void on_drained(void *owner)
+static void on_idle(void *owner)
 {
     struct api *api = owner;
 
@@ -83,11 +84,19 @@ static void on_drained(void *owner)
     loop_finish(&api->loop);
 }
 
+static void on_drained(void *owner)
+{
+    struct api *api = owner;
+
+    genkit_when_idle(api->genkit, on_idle, api);
+}
+
 static void on_stop(void *owner)
 {
     struct api *api = owner;
 
     api->draining = true;
+    api->cut_ms = clock_mono_ms() + api->conf.drain;
     waiters_drain(api->waiters);
     hub_drain(api->hub);
     httpd_drain(api->httpd, api->conf.drain, on_drained, api);

@@ -336,6 +336,23 @@ struct genkit *genkit_new(struct api *api)
     return gk;
 }
 
+static void on_idle(void *owner)
+{
+    struct genkit *gk = owner;
+
+    if (!genkit_lives_are_idle(gk->lives)) /* for as long as a statement may take, no longer */
+        delay_start(gk->delays, &gk->idle, READ_AGAIN_MS / 10, on_idle, gk);
+    else
+        gk->on_idle(gk->idle_owner);
+}
+
+void genkit_when_idle(struct genkit *gk, void (*done)(void *owner), void *owner)
+{
+    gk->on_idle = done;
+    gk->idle_owner = owner;
+    on_idle(gk);
+}
+
 void genkit_close(struct genkit *gk)
 {
     genkit_lives_close(gk->lives);

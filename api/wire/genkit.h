@@ -17,6 +17,9 @@ struct genkit; /* opaque */
 
 struct genkit *genkit_new(struct api *api);
 
+/* When all requests are answered: `done` once the turns that clients left have been told. */
+void genkit_when_idle(struct genkit *gk, void (*done)(void *owner), void *owner);
+
 /* After hub_drain() and after the connections to the database have been closed. */
 void genkit_close(struct genkit *gk);
 

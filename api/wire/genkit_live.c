@@ -9,6 +9,7 @@
  */
 #include "wire/genkit_live.h"
 
+#include "clock.h"
 #include "delay.h"
 #include "id.h"
 #include "list.h"
@@ -108,11 +109,25 @@ struct genkit_live *genkit_live_enter(struct genkit_lives *lives, const char *ta
     return live;
 }
 
+/* Who leaves while this process stops does so by its own will, until the rest is cut. */
+static bool is_cut(const struct api *api)
+{
+    return api->draining && clock_mono_ms() >= api->cut_ms;
+}
+
+bool genkit_lives_are_idle(const struct genkit_lives *lives)
+{
+    list_foreach (node, &lives->all)
+        if (container_of(node, struct genkit_live, link)->state != LIVE_READ)
+            return false;
+    return true;
+}
+
 void genkit_live_leave(struct genkit_live *live, bool gone)
 {
     if (--live->readers > 0 || live->state == LIVE_ENDING)
         return;
-    if (gone && live->ends && !live->lives->api->draining) {
+    if (gone && live->ends && !is_cut(live->lives->api)) {
         live_enter(live, LIVE_LEFT);
         delay_start(live->lives->delays, &live->grace, GENKIT_GRACE_MS, on_grace_over, live);
     } else {

@@ -21,5 +21,7 @@ void genkit_lives_close(struct genkit_lives *lives); /* as genkit_close() */
 /* One reader more. `ends`: the turn is in the foreground, and ends with its last reader. */
 struct genkit_live *genkit_live_enter(struct genkit_lives *lives, const char *task_id, bool ends);
 
+bool genkit_lives_are_idle(const struct genkit_lives *lives); /* no turn is being ended */
+
 /* One reader less. `gone`: by its own will. */
 void genkit_live_leave(struct genkit_live *live, bool gone);

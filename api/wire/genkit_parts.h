@@ -9,6 +9,9 @@ struct genkit {
     struct api *api;
     struct genkit_lives *lives;
     struct delays *delays;
+    struct delay idle;
+    void (*on_idle)(void *owner);
+    void *idle_owner;
 };
 
 /* Does the client want a stream? */

@@ -53,13 +53,13 @@ come_and_go() {
     while :; do
         NOCTURNE_DATABASE=$db "$BUILD/bin/nocturne-api" --listen "127.0.0.1:$second" --drain 20s &
         api=$!
-        trap 'kill $api; exit' TERM
+        trap 'kill $api || :; exit' TERM
         sleep 3 & wait $!
         first=$(child "$(child "$served" nocturne)" nocturne-api)
-        kill "$first"
-        while kill -0 "$first" 2>/dev/null; do sleep 0.2; done
+        [ -z "$first" ] || kill "$first" || :
+        while [ -n "$first" ] && kill -0 "$first" 2>/dev/null; do sleep 0.2; done
         sleep 3 & wait $!
-        kill $api
+        kill $api || :
         wait $api || :
     done
 }
