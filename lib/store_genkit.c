@@ -1,16 +1,8 @@
 #include "store_genkit.h"
 
+#include "store_result.h"
+
 #include "store_task.h"
-
-static const char *column_text(PGresult *res, int row, int column)
-{
-    return PQgetisnull(res, row, column) ? NULL : PQgetvalue(res, row, column);
-}
-
-static bool column_bool(PGresult *res, int row, int column)
-{
-    return *PQgetvalue(res, row, column) == 't';
-}
 
 void store_genkit_agent(struct pg *pg, struct pg_call *call, const char *agent, pg_done_fn *done,
                         void *owner)

@@ -1,16 +1,12 @@
 #include "store_plan.h"
 
+#include "store_result.h"
+
 #include <stdio.h>
-#include <stdlib.h>
 
 #define DUE_TIMEOUT_MS    10000
 #define RETAIN_TIMEOUT_MS 60000
 #define ID_ZERO           "00000000-0000-0000-0000-000000000000"
-
-static int64_t column_int(PGresult *res, int row, int column)
-{
-    return strtoll(PQgetvalue(res, row, column), NULL, 10);
-}
 
 void store_leader_hold(struct pg *pg, struct pg_call *call, const char *holder, uint64_t ttl_ms,
                        uint64_t timeout_ms, pg_done_fn *done, void *owner)

@@ -2,21 +2,6 @@
 
 #include <stdlib.h>
 
-static int64_t column_int(PGresult *res, int row, int column)
-{
-    return strtoll(PQgetvalue(res, row, column), NULL, 10);
-}
-
-static const char *column_text(PGresult *res, int row, int column)
-{
-    return PQgetisnull(res, row, column) ? NULL : PQgetvalue(res, row, column);
-}
-
-static bool column_bool(PGresult *res, int row, int column)
-{
-    return *PQgetvalue(res, row, column) == 't';
-}
-
 void store_task_submit(struct pg *pg, struct pg_call *call, const struct submit_row *row,
                        pg_done_fn *done, void *owner)
 {
@@ -241,11 +226,6 @@ void store_agent_delete(struct pg *pg, struct pg_call *call, const char *name, p
                         void *owner)
 {
     exec_for(pg, call, SQL_AGENT_DELETE, STORE_TENANT, name, done, owner);
-}
-
-int store_rows(PGresult *res)
-{
-    return PQntuples(res);
 }
 
 const char *store_read_key(PGresult *res, int row)

@@ -10,6 +10,7 @@
 
 #include "err.h"
 #include "pg.h"
+#include "store_result.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -104,8 +105,7 @@ void store_agent_list(struct pg *pg, struct pg_call *call, const char *after, in
 void store_agent_delete(struct pg *pg, struct pg_call *call, const char *name, pg_done_fn *done,
                         void *owner);
 
-/* The number of rows, and of a list's row its key and its JSON text (NULL: did not fit). */
-int store_rows(PGresult *res);
+/* Of a list's row its key and its JSON text (NULL: did not fit). */
 const char *store_read_key(PGresult *res, int row);
 const char *store_read_item(PGresult *res, int row);
 /* The JSON text of the one row, NULL when there is none. */

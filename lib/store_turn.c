@@ -2,20 +2,9 @@
 
 #include <assert.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define TIMEOUT_MS 5000
-
-static int64_t column_int(PGresult *res, int row, int column)
-{
-    return strtoll(PQgetvalue(res, row, column), NULL, 10);
-}
-
-static const char *column_text(PGresult *res, int row, int column)
-{
-    return PQgetisnull(res, row, column) ? NULL : PQgetvalue(res, row, column);
-}
 
 void store_worker_register(struct pg *pg, struct pg_call *call, const char *name, int64_t slots,
                            uint64_t ttl_ms, pg_done_fn *done, void *owner)
@@ -26,11 +15,6 @@ void store_worker_register(struct pg *pg, struct pg_call *call, const char *name
     pg_param_int(call, slots);
     pg_param_int(call, (int64_t)ttl_ms);
     pg_exec(pg, call, TIMEOUT_MS, done, owner);
-}
-
-int store_turn_rows(PGresult *res)
-{
-    return PQntuples(res);
 }
 
 int64_t store_worker_id(PGresult *res)

@@ -8,6 +8,7 @@
 #include "err.h"
 #include "id.h"
 #include "pg.h"
+#include "store_result.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -18,7 +19,6 @@
 void store_worker_register(struct pg *pg, struct pg_call *call, const char *name, int64_t slots,
                            uint64_t ttl_ms, pg_done_fn *done, void *owner);
 int64_t store_worker_id(PGresult *res);
-int store_turn_rows(PGresult *res); /* of any result */
 
 /* worker_beat.sql. ERR_CONFLICT from the reader: this incarnation was declared dead. */
 struct beat_row {

@@ -94,7 +94,7 @@ static void on_loaded(void *owner, PGresult *res, const struct err *err)
 {
     struct claim *c = owner;
     struct load_row load;
-    int n = err->code == ERR_OK ? store_turn_rows(res) : 0;
+    int n = err->code == ERR_OK ? store_rows(res) : 0;
 
     if (c->stale) {
         c->stale = false;
@@ -147,7 +147,7 @@ static void on_claimed(void *owner, PGresult *res, const struct err *err)
         claim_rest(c);
         return;
     }
-    c->nrows = store_turn_rows(res);
+    c->nrows = store_rows(res);
     c->next = c->loading = 0;
     if (c->nrows > 0)
         c->again = true; /* there may be more */

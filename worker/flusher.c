@@ -437,7 +437,7 @@ static void on_fate(void *owner, PGresult *res, const struct err *err)
     }
     struct flush_client **sorted = sort_clients(&f->doubtful, &n);
 
-    for (int row = 0; row < store_turn_rows(res); row++) {
+    for (int row = 0; row < store_rows(res); row++) {
         enum turn_fate fate = store_read_fate(res, row, &task_id, &control);
         struct flush_client *c = find_client(sorted, n, task_id);
 

@@ -214,9 +214,8 @@ static void on_reconciled(void *owner, PGresult *res, const struct err *err)
 
     w->reconciling = false;
     w->mismatches = 0;
-    if (err->code == ERR_OK && store_turn_rows(res) > 0) {
-        log_line(LOG_WARN, "", "%d leases nobody here knew of were handed back",
-                 store_turn_rows(res));
+    if (err->code == ERR_OK && store_rows(res) > 0) {
+        log_line(LOG_WARN, "", "%d leases nobody here knew of were handed back", store_rows(res));
         notify_put(w->notify, "r");
     }
 }
