@@ -27,7 +27,7 @@ LLHTTP_INC ?= /usr/share/include
 
 objs      = $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard $(1)))
 QUERIES  := $(sort $(wildcard sql/queries/*.sql))
-SCHEMA   := $(sort $(wildcard sql/schema/*.sql))
+SCHEMA   := $(sort $(wildcard sql/schema/*.sql sql/functions/*.sql))
 MIGRATE  := $(sort $(wildcard sql/migrate/*.sql))
 GEN      := $(patsubst %,$(BUILD)/gen/%.h,sql migrations migrate_sql)
 LIB      := $(call objs,lib/*.c) $(GEN:.h=.o) \

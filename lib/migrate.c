@@ -1,7 +1,8 @@
 /*
- * One round per migration: lock, look, apply the first that is missing, record it, commit. The
- * lock ends with the transaction, so between two rounds another program may apply the next one;
- * each round looks again. A failure or a crash anywhere rolls the round back.
+ * One round per migration: lock, look, apply the first that is missing, record it, commit; at last
+ * the functions, when their text is another one. The lock ends with the transaction, so between
+ * two rounds another program may apply the next one; each round looks again. A failure or a crash
+ * anywhere rolls the round back.
  */
 #include "migrate.h"
 
@@ -106,6 +107,75 @@ static int apply_one(PGconn *conn, const struct schema_migration *ours, struct e
     return rc;
 }
 
+/* ---- functions ---- */
+
+/* Our version as int[] and the checksum of our functions: the parameters of both statements. */
+struct functions_key {
+    char version[32], hex[HASH_SHA256_HEX_BYTES];
+    const char *params[2];
+};
+
+static void functions_key(struct functions_key *key)
+{
+    snprintf(key->version, sizeof(key->version), "{%s}", NOCTURNE_VERSION);
+    for (char *at = key->version; *at; at++)
+        if (*at == '.')
+            *at = ',';
+    hash_sha256_hex(schema_functions, strlen(schema_functions), key->hex);
+    key->params[0] = key->version;
+    key->params[1] = key->hex;
+}
+
+/* "applied", "pending" or "unknown", as of a migration; `ret_program` is whose they are, 32 bytes.
+ */
+static const char *functions_state(PGconn *conn, char *ret_program, struct err *err)
+{
+    struct functions_key key;
+    PGresult *res;
+    const char *state = "pending";
+
+    functions_key(&key);
+    res = pg_query_blocking(conn, migrate_sql_functions_read, 2, key.params, err);
+    if (!res)
+        return NULL;
+    if (PQntuples(res) > 0) {
+        if (*PQgetvalue(res, 0, 1) == 't')
+            state = "unknown";
+        else if (*PQgetvalue(res, 0, 0) == 't')
+            state = "applied";
+        snprintf(ret_program, 32, "%s", PQgetvalue(res, 0, 2));
+    }
+    PQclear(res);
+    return state;
+}
+
+/* Under the lock, after all migrations. `*ret_done`: there was nothing to do. */
+static int apply_functions(PGconn *conn, bool *ret_done, struct err *err)
+{
+    char program[32] = "";
+    const char *state = functions_state(conn, program, err);
+    struct functions_key key;
+    struct err why = {0};
+    PGresult *res;
+
+    if (!state)
+        return -1;
+    if (!strcmp(state, "unknown"))
+        return err_set(
+            err, ERR_CONFLICT,
+            "the database has the functions of version %s, this program is " NOCTURNE_VERSION,
+            program);
+    *ret_done = !strcmp(state, "applied");
+    if (*ret_done)
+        return 0;
+    functions_key(&key);
+    if (run(conn, schema_functions, &why) < 0)
+        return err_set(err, why.code, "functions: %.200s", why.msg);
+    res = pg_query_blocking(conn, migrate_sql_functions_record, 2, key.params, err);
+    PQclear(res);
+    return res ? 0 : -1;
+}
+
 /* Under the lock: apply the first that is missing. `*ret_done`: none is. */
 static int apply_next(PGconn *conn, bool *ret_done, struct err *err)
 {
@@ -117,9 +187,11 @@ static int apply_next(PGconn *conn, bool *ret_done, struct err *err)
         if (find_row(applied, schema_migrations[i].version) < 0)
             next = &schema_migrations[i];
     PQclear(applied);
+    *ret_done = false;
     if (rc == 0 && next)
         rc = apply_one(conn, next, err);
-    *ret_done = !next;
+    else if (rc == 0)
+        rc = apply_functions(conn, ret_done, err);
     return rc;
 }
 
@@ -168,23 +240,42 @@ static void tell(PGresult *applied,
     }
 }
 
+static int tell_functions(PGconn *conn, bool exist,
+                          void (*each)(void *owner, int version, const char *name,
+                                       const char *state),
+                          void *owner, struct err *err)
+{
+    char program[32];
+    const char *state = exist ? functions_state(conn, program, err) : "pending";
+
+    if (!state)
+        return -1;
+    each(owner, 0, "functions", state);
+    return 0;
+}
+
 int migrate_status(const char *conninfo,
                    void (*each)(void *owner, int version, const char *name, const char *state),
                    void *owner, struct err *err)
 {
     PGconn *conn = pg_open_blocking(conninfo, NAME, err);
     PGresult *exists, *applied = NULL;
+    bool migrations, functions;
     int rc = 0;
 
     if (!conn)
         return -1;
     exists = pg_query_blocking(conn, migrate_sql_exists, 0, NULL, err);
-    if (exists && PQntuples(exists) > 0)
+    migrations = exists && *PQgetvalue(exists, 0, 0) == 't';
+    functions = exists && *PQgetvalue(exists, 0, 1) == 't';
+    if (migrations)
         applied = pg_query_blocking(conn, migrate_sql_list, 0, NULL, err);
-    if (!exists || (PQntuples(exists) > 0 && !applied))
+    if (!exists || (migrations && !applied))
         rc = -1;
-    if (rc == 0)
+    if (rc == 0) {
         tell(applied, each, owner);
+        rc = tell_functions(conn, functions, each, owner, err);
+    }
     PQclear(exists);
     PQclear(applied);
     pg_close_blocking(conn);

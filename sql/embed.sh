@@ -1,7 +1,8 @@
 #!/bin/sh
 # Turn SQL files into one C table: embed.sh queries|schema|migrate OUTDIR FILE...
 #   queries  sql.h, sql.c: the statement NAME.sql is SQL_NAME in C and NAME as a prepared statement
-#   schema   migrations.h, migrations.c: schema/NNN_what.sql in order, with version and name
+#   schema   migrations.h, migrations.c: schema/NNN_what.sql in order, with version and name, and
+#            functions/NAME.sql as one text
 #   migrate  migrate_sql.h, migrate_sql.c: the text of NAME.sql is migrate_sql_NAME
 set -eu
 kind=$1
@@ -51,17 +52,26 @@ else
         echo 'struct schema_migration { int version; const char *name, *text; };'
         echo 'extern const struct schema_migration schema_migrations[];'
         echo 'extern const int schema_migration_count;'
+        echo 'extern const char schema_functions[];'
     } > "$out/migrations.h"
     {
         echo '#include "migrations.h"'
         echo 'const struct schema_migration schema_migrations[] = {'
+        count=0
         for f; do
+            case $f in */functions/*) continue ;; esac
+            count=$((count + 1))
             name=$(basename "$f" .sql)
             printf '    {%d, "%s",\n' "$(expr "${name%%_*}" + 0)" "${name#*_}"
             text "$f"
             echo '    },'
         done
         echo '};'
-        echo "const int schema_migration_count = $#;"
+        echo "const int schema_migration_count = $count;"
+        echo 'const char schema_functions[] ='
+        for f; do
+            case $f in */functions/*) text "$f" ;; esac
+        done
+        echo '    ;'
     } > "$out/migrations.c"
 fi

@@ -4,6 +4,7 @@ begin;
 set local statement_timeout = 0;
 set local lock_timeout = 0;
 set local client_min_messages = warning;
+set local check_function_bodies = off; -- sql/functions is one text, in the order of the files' names
 do $$
 begin
     perform pg_advisory_xact_lock(hashtext('nocturne.migrate'));
@@ -16,6 +17,14 @@ begin
             version    int primary key,
             name       text not null,
             checksum   text not null, -- SHA-256 of the migration's text, hexadecimal
+            applied_at timestamptz not null default now()
+        );
+    end if;
+    if to_regclass('nocturne.functions') is null then -- one row: sql/functions, as they stand here
+        create table nocturne.functions (
+            only_row   bool primary key default true check (only_row),
+            program    int[] not null, -- version of the program that they came with
+            checksum   text not null,
             applied_at timestamptz not null default now()
         );
     end if;

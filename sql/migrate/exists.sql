@@ -1,2 +1,2 @@
--- One row when there has ever been a migration here.
-select 1 where to_regclass('nocturne.migration') is not null;
+-- Has there ever been a migration here, have functions?
+select to_regclass('nocturne.migration') is not null, to_regclass('nocturne.functions') is not null;

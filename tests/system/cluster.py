@@ -5,6 +5,7 @@ import glob
 import hashlib
 import os
 import pwd
+import re
 import shutil
 import subprocess
 import tempfile
@@ -43,6 +44,20 @@ def migrations():
     return rows
 
 
+def functions():
+    """The text of sql/functions, as the programs embed it."""
+    text = ''
+    for path in sorted(glob.glob(os.path.join(ROOT, 'sql/functions/*.sql'))):
+        with open(path) as f:
+            text += f.read()
+    return text
+
+
+def program_version():
+    with open(os.path.join(ROOT, 'Makefile')) as f:
+        return re.search(r'^VERSION *:= *(\S+)', f.read(), re.M).group(1)
+
+
 def migration_script():
     """What `nocturne migrate` does, for psql: tests do not depend on the program they test."""
     def read(name):
@@ -52,6 +67,9 @@ def migration_script():
     for version, name, sql in migrations():
         text += sql + "\ninsert into nocturne.migration (version, name, checksum) values (%d, '%s', '%s');\n" \
             % (version, name, hashlib.sha256(sql.encode()).hexdigest())
+    text += functions()
+    text += "\ninsert into nocturne.functions (program, checksum) values ('{%s}', '%s');\n" \
+        % (program_version().replace('.', ','), hashlib.sha256(functions().encode()).hexdigest())
     return text + read('commit.sql')
 
 

@@ -6,6 +6,8 @@ import cluster
 import harness
 
 VERSIONS = [version for version, _, _ in cluster.migrations()]
+FUNCTIONS = 0  # the version that stands for sql/functions
+ALL = VERSIONS + [FUNCTIONS]
 CLI_FAILED, CLI_USAGE, CLI_UNREACHABLE = 1, 2, 8
 
 
@@ -20,11 +22,11 @@ def states(env):
 
 def test_an_empty_database_gets_everything_once():
     with empty() as env:
-        assert states(env) == {v: 'pending' for v in VERSIONS}
+        assert states(env) == {v: 'pending' for v in ALL}
         assert env.value("select to_regnamespace('nocturne')") is None  # asking changes nothing
         done = env.cli('migrate')
-        assert 'applied %d migrations' % len(VERSIONS) in done.stdout, done
-        assert states(env) == {v: 'applied' for v in VERSIONS}
+        assert 'applied %d migrations' % len(ALL) in done.stdout, done
+        assert states(env) == {v: 'applied' for v in ALL}
         assert 'nothing to do' in env.cli('migrate').stdout
         assert json.loads(env.cli('migrate', '--json').stdout) == {'applied': 0}
         assert env.cli('migrate', '--status').returncode == 0
@@ -36,6 +38,8 @@ def test_the_checksums_are_those_of_the_files():
     with empty() as made, harness.Env() as copied:
         made.cli('migrate')
         assert made.sql(query) == copied.sql(query)
+        query = 'select program, checksum from nocturne.functions'
+        assert made.sql(query) == copied.sql(query)
         columns = """select table_name, column_name, data_type, is_nullable, column_default
                      from information_schema.columns where table_schema = 'nocturne' order by 1, 2"""
         assert made.sql(columns) == copied.sql(columns)
@@ -46,7 +50,7 @@ def test_two_at_once_both_succeed_and_one_works():
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
             runs = list(pool.map(lambda _: env.cli('migrate', '--json'), range(4)))
         applied = [json.loads(run.stdout)['applied'] for run in runs]
-        assert sum(applied) == len(VERSIONS), applied
+        assert sum(applied) == len(ALL), applied
         assert env.value('select count(*) from nocturne.migration') == len(VERSIONS)
 
 
@@ -62,7 +66,7 @@ def test_who_comes_second_waits():
         assert env.value("select to_regnamespace('nocturne')") is None
         first.run('commit')
         assert second.wait() == 0, second.tail()
-        assert states(env) == {v: 'applied' for v in VERSIONS}
+        assert states(env) == {v: 'applied' for v in ALL}
 
 
 def refused(env, text):
@@ -76,7 +80,7 @@ def test_a_migration_changed_after_it_was_applied_is_refused():
     with harness.Env() as env:
         env.execute("update nocturne.migration set checksum = 'other' where version = 2")
         assert states(env)[2] == 'changed'
-        refused(env, 'migration 2 (functions) was changed after it was applied')
+        refused(env, 'migration 2 (genkit) was changed after it was applied')
 
 
 def test_a_database_newer_than_the_program_is_refused():
@@ -96,14 +100,45 @@ def test_a_gap_is_refused():
 def test_a_migration_that_fails_leaves_nothing_of_itself():
     with empty() as env:
         # in the way of the second one, which the first does not touch
-        env.execute('create schema nocturne; create function nocturne.stamp(at timestamptz)'
-                    " returns text language sql as 'select null::text'")
+        env.execute('create schema nocturne; create table nocturne.genkit_stream (x int)')
         done = env.cli('migrate', check=False)
-        assert done.returncode == CLI_FAILED and 'migration 2 (functions): ' in done.stderr, done
+        assert done.returncode == CLI_FAILED and 'migration 2 (genkit): ' in done.stderr, done
         assert states(env)[1] == 'applied' and states(env)[2] == 'pending'
         assert env.value("select to_regproc('nocturne.submit')") is None
-        env.execute('drop function nocturne.stamp(timestamptz)')  # and it can go on
-        assert json.loads(env.cli('migrate', '--json').stdout) == {'applied': len(VERSIONS) - 1}
+        env.execute('drop table nocturne.genkit_stream')  # and it can go on
+        assert json.loads(env.cli('migrate', '--json').stdout) == {'applied': len(ALL) - 1}
+
+
+def test_functions_of_another_text_are_replaced():
+    with harness.Env() as env:
+        env.execute("update nocturne.functions set program = '{0,0,9}', checksum = 'other';"
+                    " drop function nocturne.abort")
+        assert states(env)[FUNCTIONS] == 'pending'
+        assert json.loads(env.cli('migrate', '--json').stdout) == {'applied': 1}
+        assert states(env) == {v: 'applied' for v in ALL}
+        assert env.value("select to_regproc('nocturne.abort')") is not None
+        assert env.value("select program <> '{0,0,9}' from nocturne.functions")
+
+
+def test_functions_of_a_newer_program_stay():
+    with harness.Env() as env:
+        env.execute("update nocturne.functions set program = '{99,0,0}', checksum = 'other'")
+        assert states(env)[FUNCTIONS] == 'unknown'
+        refused(env, 'the database has the functions of version 99.0.0')
+        assert env.value("select checksum from nocturne.functions") == 'other'
+
+
+def test_functions_that_cannot_be_replaced_leave_the_old_ones():
+    with harness.Env() as env:
+        env.execute("update nocturne.functions set checksum = 'other';"
+                    " drop function nocturne.abort; drop function nocturne.task_status;"
+                    " create function nocturne.task_status(p_task uuid) returns int"
+                    " language sql as 'select 1'")
+        done = env.cli('migrate', check=False)
+        assert done.returncode == CLI_FAILED and 'functions: ' in done.stderr, done
+        assert 'cannot change return type' in done.stderr, done
+        assert env.value("select to_regproc('nocturne.abort')") is None
+        assert states(env)[FUNCTIONS] == 'pending'
 
 
 def test_a_role_that_may_not_create_schemas_can_migrate_one_it_owns():
@@ -113,7 +148,7 @@ def test_a_role_that_may_not_create_schemas_can_migrate_one_it_owns():
         try:
             conninfo = env.conninfo.replace('user=' + env.cluster.user, 'user=' + role)
             env.cli('migrate', '--database', conninfo)
-            assert states(env) == {v: 'applied' for v in VERSIONS}
+            assert states(env) == {v: 'applied' for v in ALL}
             env.execute("set role %s; select nocturne.make_partitions(5)" % role)
         finally:
             env.execute('drop owned by %s cascade; drop role %s' % (role, role))

@@ -1,17 +1,8 @@
 -- What the Genkit wire (api/wire/) shows of tasks: snapshots, outputs, errors, in Genkit's words.
 -- A task is its snapshot and its stream: one id for all three.
 
-alter table nocturne.worker add column beat_at timestamptz not null default clock_timestamp();
-
--- Streams of requests that never became a task: their frames, replayed as they were.
-create table nocturne.genkit_stream (
-    stream_id  uuid primary key,
-    frames     text not null,
-    created_at timestamptz not null default clock_timestamp()
-);
-
 -- Error codes -> gRPC status names, the only ones Genkit's clients know.
-create function nocturne.genkit_code(p_code text) returns text language sql immutable as $$
+create or replace function nocturne.genkit_code(p_code text) returns text language sql immutable as $$
     select case
         when p_code in ('INVALID_RESUME', 'INVALID_INPUT', 'INVALID_ARGUMENTS', 'MODEL_REJECTED',
                         'CONTEXT_OVERFLOW') then 'INVALID_ARGUMENT'
@@ -29,7 +20,7 @@ $$;
 
 -- {"status","message"}. In results the message starts with the status, as Genkit's do; to that of
 -- an error frame the client adds it by itself.
-create function nocturne.genkit_error(p_error json, p_status text, p_frame boolean) returns text
+create or replace function nocturne.genkit_error(p_error json, p_status text, p_frame boolean) returns text
 language sql immutable as $$
     select '{"status":"' || s || '","message":'
         || to_json(case when p_frame then m else s || ': ' || m end) || '}'
@@ -43,14 +34,14 @@ language sql immutable as $$
 $$;
 
 -- The status of a snapshot. A turn that is being aborted can end in no other way.
-create function nocturne.genkit_status(p_task uuid) returns text language sql stable as $$
+create or replace function nocturne.genkit_status(p_task uuid) returns text language sql stable as $$
     select case s when 'completed' then s when 'incomplete' then 'completed'
                   when 'failed' then s when 'aborted' then s when 'aborting' then 'aborted'
                   when 'expired' then s else 'pending' end
     from nocturne.task_status(p_task) s
 $$;
 
-create function nocturne.genkit_finish(p_finish text, p_status text) returns text
+create or replace function nocturne.genkit_finish(p_finish text, p_status text) returns text
 language sql immutable as $$
     select case when p_status in ('failed', 'expired') then 'failed'
                 when p_status = 'aborted' then 'aborted'
@@ -60,7 +51,7 @@ language sql immutable as $$
 $$;
 
 -- The artifacts after the turn `p_task` as a JSON array.
-create function nocturne.genkit_artifacts(p_task uuid) returns text language sql stable as $$
+create or replace function nocturne.genkit_artifacts(p_task uuid) returns text language sql stable as $$
     select '[' || coalesce(string_agg(f.content::text, ',' order by r.n), '') || ']'
     from nocturne.snapshot s
     cross join lateral json_array_elements(s.artifacts) with ordinality r(ref, n)
@@ -72,7 +63,7 @@ $$;
 
 -- What a turn that has not ended adds to its parent's messages, each preceded by a comma: the
 -- user's message, the steps that are committed, and the text that is being said.
-create function nocturne.genkit_partial(p_task uuid) returns text language sql stable as $$
+create or replace function nocturne.genkit_partial(p_task uuid) returns text language sql stable as $$
     with told as (
         select t.input, t.options,
                coalesce((select max(s.last_seq) from nocturne.step s where s.task_id = p_task), 0)
@@ -114,7 +105,7 @@ create function nocturne.genkit_partial(p_task uuid) returns text language sql s
 $$;
 
 -- {"sessionId","messages","custom"?,"artifacts"} after the turn, or as far as it has come.
-create function nocturne.genkit_state(p_task uuid, p_session text, p_parent uuid, p_ended boolean)
+create or replace function nocturne.genkit_state(p_task uuid, p_session text, p_parent uuid, p_ended boolean)
 returns text language sql stable as $$
     select '{"sessionId":' || to_json(p_session) || ',"messages":'
         || case when p_ended then m
@@ -128,7 +119,7 @@ returns text language sql stable as $$
 $$;
 
 -- A task as Genkit's SessionSnapshot. Null: this agent has no such task.
-create function nocturne.genkit_snapshot(p_task uuid, p_tenant text, p_agent text)
+create or replace function nocturne.genkit_snapshot(p_task uuid, p_tenant text, p_agent text)
 returns text language sql stable as $$
     select '{"snapshotId":"' || t.task_id || '","sessionId":' || to_json(t.session_id)
         || nocturne.member('parentId', p.parent::text)
@@ -158,7 +149,7 @@ $$;
 
 -- The newest snapshot of a session: the leaf that Genkit's stores give. A turn in the foreground
 -- is none before it has ended, and none at all when it was aborted.
-create function nocturne.genkit_leaf(p_session text, p_tenant text, p_agent text)
+create or replace function nocturne.genkit_leaf(p_session text, p_tenant text, p_agent text)
 returns uuid language sql stable as $$
     select t.task_id from nocturne.task t
     left join nocturne.done d on d.task_id = t.task_id
@@ -170,7 +161,7 @@ $$;
 
 -- One turn. `refused` says why there is none: {"status","message"}; with `misuse` it is a
 -- mistake of the request (an error), else an outcome of the turn (a result that failed).
-create function nocturne.genkit_submit(p_agent text, p_input json, p_session text, p_snapshot uuid,
+create or replace function nocturne.genkit_submit(p_agent text, p_input json, p_session text, p_snapshot uuid,
     p_options json, p_key text, p_busy text, p_tenant text,
     out task_id uuid, out session_id text, out status text, out refused text, out misuse boolean)
 language plpgsql as $$
@@ -225,7 +216,7 @@ end $$;
 
 -- What a terminal task answers. `kind`: agent or flow. `turn_end` is the last chunk of an agent's
 -- stream, `paused` the model message whose questions are open, `result` or `error` its last frame.
-create function nocturne.genkit_output(p_task uuid, p_tenant text)
+create or replace function nocturne.genkit_output(p_task uuid, p_tenant text)
 returns table (kind text, turn_end text, paused text, result text, error text)
 language sql stable as $$
     select x.kind,

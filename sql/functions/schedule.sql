@@ -1,0 +1,102 @@
+-- What the scheduler's leader does every tick. Order of locks: see task.sql.
+
+-- Move what is due: start and retry become runnable, deadlines end what is not terminal.
+-- Rows another scheduler holds are skipped, so two at once never move one twice. A deadline ends
+-- one task a call: each end takes locks of every kind, see the order above.
+create or replace function nocturne.release_due(p_limit int, out moved int) language plpgsql as $$
+declare
+    now timestamptz := clock_timestamp(); -- a variable, because an index knows no volatile bound
+    head nocturne.due;
+    u record;
+begin
+    moved := 0;
+    select * into head from nocturne.due y where y.at <= now order by y.at limit 1;
+    if head.kind = 'deadline' then
+        delete from nocturne.due x where x.ctid = any(array(
+            select y.ctid from nocturne.due y
+            where y.at <= now and y.kind = 'deadline'
+              and exists (select 1 from nocturne.done d where d.task_id = y.task_id)
+            order by y.at limit p_limit for update skip locked));
+        get diagnostics moved = row_count;
+        if moved = 0 then
+            perform nocturne.abort(t.task_id, 'deadline', 'scheduler', t.tenant, 'expired')
+            from nocturne.task t where t.task_id = head.task_id;
+            delete from nocturne.due x
+            where x.at = head.at and x.task_id = head.task_id and x.kind = 'deadline';
+            moved := 1;
+        end if;
+        return;
+    end if;
+    for u in
+        with x as (
+            delete from nocturne.due x where x.ctid = any(array(
+                select y.ctid from nocturne.due y
+                where y.at <= now and y.kind <> 'deadline'
+                order by y.at limit p_limit for update skip locked))
+            returning x.*
+        )
+        select x.*, t.priority from x join nocturne.task t on t.task_id = x.task_id
+        order by t.tenant, t.session_id, x.at, x.task_id
+    loop
+        if u.kind = 'start' then
+            perform nocturne.enqueue(u.task_id);
+        else
+            insert into nocturne.ready (priority, task_id, fails, crashes)
+            values (u.priority, u.task_id, u.fails, u.crashes);
+        end if;
+        moved := moved + 1;
+    end loop;
+end $$;
+
+-- Death is one durable transition on the worker's row.
+create or replace function nocturne.reap() returns setof bigint language sql as $$
+    update nocturne.worker w set state = 'dead'
+    where w.worker_id = any(array(
+            select x.worker_id from nocturne.worker x
+            where x.state <> 'dead' and x.expires_at < clock_timestamp()
+            order by x.worker_id for update skip locked))
+      and w.state <> 'dead' and w.expires_at < clock_timestamp()
+    returning w.worker_id
+$$;
+
+-- Leases of dead workers go back. A turn that took three workers with it is quarantined; one that
+-- was being aborted ends.
+create or replace function nocturne.rescue(p_limit int, out rescued int) language plpgsql as $$
+declare
+    dead bigint[] := array(select w.worker_id from nocturne.worker w where w.state = 'dead');
+    l record;
+begin
+    rescued := 0;
+    for l in
+        with x as (
+            delete from nocturne.lease x where x.task_id = any(array(
+                select y.task_id from nocturne.lease y where y.worker_id = any(dead)
+                order by y.task_id limit p_limit for update skip locked))
+            returning x.*
+        )
+        select x.*, w.name from x
+        join nocturne.worker w on w.worker_id = x.worker_id
+        join nocturne.task t on t.task_id = x.task_id
+        order by t.tenant, t.session_id, x.task_id
+    loop
+        insert into nocturne.attempt (task_id, epoch, worker, started_at, outcome, error)
+        values (l.task_id, l.epoch, l.name, l.claimed_at, 'lost',
+            '{"code":"WORKER_LOST","message":"the worker died","retryable":true}');
+        if l.aborting then
+            perform nocturne.finish(l.task_id, c.status, c.status, null,
+                ('{"reason":' || to_json(coalesce(c.reason, 'requested'))
+                 || nocturne.member('actor', c.actor) || ',"latency_ms":'
+                 || (extract(epoch from clock_timestamp() - c.created_at) * 1000)::bigint
+                 || '}')::json)
+            from nocturne.control c where c.task_id = l.task_id and c.kind = 'abort';
+        elsif l.crashes + 1 >= 3 then
+            perform nocturne.finish(l.task_id, 'failed', 'failed',
+                '{"code":"QUARANTINED","message":"three workers died while running this turn","retryable":false}',
+                null);
+        else
+            insert into nocturne.ready (priority, task_id, fails, crashes)
+            values (l.priority, l.task_id, l.fails, l.crashes + 1);
+        end if;
+        rescued := rescued + 1;
+    end loop;
+end $$;

@@ -1,0 +1,271 @@
+-- A task from submit to its end, but for what its worker writes (sql/queries/turn_*.sql). submit, abort, task_status
+-- and task_events are Nocturne's public interface in SQL; the rest belongs to the daemons.
+-- SQLSTATEs of ours: NT400 invalid, NT404 not found, NT409 conflict, NT422 key reused, NT429 full.
+--
+-- Who locks several rows takes them in this order, so that nobody waits in a circle: leases, then
+-- rows of ready and due, then sessions by (tenant, session_id). Rows of ready and due are waited
+-- for by abort() alone, one task at a time; all others skip them when locked.
+
+-- Seq of the last durable event of a task, 0 when there is none.
+create or replace function nocturne.last_seq(p_task uuid) returns bigint language plpgsql stable as $$
+begin
+    return (select coalesce((select seq_from + count - 1 from nocturne.chunk where task_id = p_task
+                     order by seq_from desc limit 1), 0));
+end $$;
+
+-- Priority of a task. Volatile, to look with a snapshot of its own: a statement that waited for a
+-- session's row meets tasks in its queue that were submitted after the statement's snapshot.
+create or replace function nocturne.task_priority(p_task uuid) returns smallint language plpgsql volatile as $$
+begin
+    return (select t.priority from nocturne.task t where t.task_id = p_task);
+end $$;
+
+-- Queue a task that is due: behind its session's running task, or as ready.
+-- Locks the session's row.
+create or replace function nocturne.enqueue(p_task uuid) returns boolean language plpgsql as $$
+declare
+    t nocturne.task;
+    first boolean := true;
+begin
+    select * into t from nocturne.task where task_id = p_task;
+    if not found then
+        return false;
+    end if;
+    if t.snapshot_id is null then
+        insert into nocturne.session as s (tenant, session_id, agent, running)
+        values (t.tenant, t.session_id, t.agent, p_task)
+        on conflict (tenant, session_id) do update set
+            running = coalesce(s.running, excluded.running),
+            queue = case when s.running is null then s.queue else s.queue || excluded.running end,
+            updated_at = clock_timestamp()
+        returning s.running = p_task into first;
+    end if;
+    if first then
+        insert into nocturne.ready (priority, task_id) values (t.priority, p_task);
+    end if;
+    return first;
+end $$;
+
+-- Submit one turn. Commits or rolls back with the caller's transaction. Returns the task, and
+-- `replayed` when the idempotency key had been used for the same request before.
+-- p_input     "text", {"message": {"role","content"}} or, for process and http agents, any JSON
+-- p_snapshot  continue (branch from) this snapshot instead of the session's head
+-- p_options   {"resume"?: ..., "state"?: ...}; the daemons' wires use it
+-- p_print     what makes two requests of one key the same, instead of the parameters above: a
+--             time that the client gave from now is another one when it asks again
+create or replace function nocturne.submit(
+    p_agent text, p_input json, p_session text default null, p_snapshot uuid default null,
+    p_run_at timestamptz default null, p_priority int default 5, p_metadata json default null,
+    p_max_attempts int default null, p_deadline timestamptz default null,
+    p_key text default null, p_options json default null, p_tenant text default 'default',
+    p_print text default null,
+    out task_id uuid, out session_id text, out status text, out created_at timestamptz,
+    out replayed boolean) language plpgsql as $$
+declare
+    a nocturne.agent;
+    id uuid := nocturne.uuid7();
+    at timestamptz := clock_timestamp();
+    print bytea;
+    old nocturne.idempotency;
+begin
+    replayed := false;
+    if p_priority not between 0 and 9 then
+        raise exception 'priority must be from 0 to 9' using errcode = 'NT400';
+    end if;
+    if p_key is not null then
+        print := sha256(convert_to(coalesce(p_print, row(p_agent, p_input::text, p_session,
+                     p_snapshot, extract(epoch from p_run_at), p_priority, p_metadata::text,
+                     p_max_attempts, extract(epoch from p_deadline), p_options::text)::text),
+                     'UTF8'));
+        insert into nocturne.idempotency values (p_tenant, p_key, id, print, at + interval '30 days')
+        on conflict (tenant, key) do nothing;
+        if not found then
+            select * into old from nocturne.idempotency i
+            where i.tenant = p_tenant and i.key = p_key;
+            select t.task_id, t.session_id, nocturne.task_status(t.task_id), t.created_at, true
+            into task_id, session_id, status, created_at, replayed
+            from nocturne.task t where t.task_id = old.task_id;
+            if found and old.fingerprint <> print then
+                raise exception 'the idempotency key was used for another request'
+                    using errcode = 'NT422';
+            elsif found then
+                return;
+            end if;
+            replayed := false; -- its task has been removed since: the key is free again
+            update nocturne.idempotency i
+            set task_id = id, fingerprint = print, expires_at = at + interval '30 days'
+            where i.tenant = p_tenant and i.key = p_key and i.task_id = old.task_id;
+            if not found then
+                raise exception 'the idempotency key is being used by another request'
+                    using errcode = 'NT409';
+            end if;
+        end if;
+    end if;
+    select * into a from nocturne.agent g
+    where g.tenant = p_tenant and g.name = p_agent and g.deleted_at is null;
+    if not found then
+        raise exception 'there is no agent "%"', p_agent using errcode = 'NT404';
+    end if;
+    if p_snapshot is not null then
+        select t.session_id into session_id from nocturne.snapshot s
+        join nocturne.task t on t.task_id = s.task_id
+        where s.task_id = p_snapshot and t.tenant = p_tenant;
+        if not found then
+            raise exception 'there is no snapshot %', p_snapshot using errcode = 'NT404';
+        elsif p_session is not null and p_session <> session_id then
+            raise exception 'snapshot % does not belong to session "%"', p_snapshot, p_session
+                using errcode = 'NT409';
+        end if;
+    else
+        session_id := coalesce(p_session, id::text);
+        if (select cardinality(s.queue) >= 1000 from nocturne.session s
+            where s.tenant = p_tenant and s.session_id = submit.session_id) then
+            raise exception 'session "%" has 1000 turns waiting already', session_id
+                using errcode = 'NT429';
+        end if;
+    end if;
+    insert into nocturne.task values (id, p_tenant, p_agent, a.revision, session_id, p_snapshot,
+        p_priority, coalesce(p_max_attempts, a.max_attempts), p_input, p_options, p_metadata,
+        p_run_at, p_deadline, at);
+    if p_deadline is not null then
+        insert into nocturne.due (at, task_id, kind) values (p_deadline, id, 'deadline');
+    end if;
+    if p_run_at > at then
+        insert into nocturne.due (at, task_id, kind) values (p_run_at, id, 'start');
+        status := 'scheduled';
+    else
+        perform nocturne.enqueue(id);
+        status := 'queued';
+    end if;
+    task_id := id;
+    created_at := at;
+end $$;
+
+-- Resume an interrupted task: the next turn on its snapshot, with the answers. Once.
+-- p_resume {"respond"?: [{"name","call_id"?,"output"}], "restart"?: [{"name","call_id"?}]}
+create or replace function nocturne.resume(p_task uuid, p_resume json, p_key text default null,
+    p_tenant text default 'default',
+    out task_id uuid, out session_id text, out status text, out created_at timestamptz,
+    out replayed boolean) language plpgsql as $$
+declare
+    t nocturne.task;
+    d nocturne.done;
+begin
+    select * into t from nocturne.task x where x.task_id = p_task and x.tenant = p_tenant;
+    if not found then
+        raise exception 'there is no task %', p_task using errcode = 'NT404';
+    end if;
+    perform 1 from nocturne.session s where s.tenant = p_tenant and s.session_id = t.session_id
+    for update; -- two resumes of one question must see each other
+    select * into d from nocturne.done x where x.task_id = p_task;
+    if d.finish_reason is distinct from 'interrupted' then
+        raise exception 'task % is not waiting for an answer', p_task using errcode = 'NT409';
+    end if;
+    if exists (select 1 from nocturne.task x
+               where x.session_id = t.session_id and x.task_id > p_task and x.tenant = p_tenant
+                 and x.snapshot_id = p_task and x.options -> 'resume' is not null)
+       and (p_key is null or not exists (select 1 from nocturne.idempotency i
+                                         where i.tenant = p_tenant and i.key = p_key)) then
+        raise exception 'task % has been resumed already', p_task using errcode = 'NT409';
+    end if;
+    select * into task_id, session_id, status, created_at, replayed
+    from nocturne.submit(t.agent, 'null'::json, t.session_id, p_task, null, t.priority, t.metadata,
+        null, null, p_key, ('{"resume":' || p_resume || '}')::json, p_tenant);
+end $$;
+
+-- The session's slot of a task that has become terminal goes to the next in its queue.
+-- p_head: the new head, or null when this task does not become one. Locks the session's row.
+create or replace function nocturne.advance(p_task uuid, p_tenant text, p_session text, p_head uuid)
+returns void language plpgsql as $$
+declare
+    s nocturne.session;
+begin
+    select * into s from nocturne.session x
+    where x.tenant = p_tenant and x.session_id = p_session for update;
+    update nocturne.session x set
+        head = case when p_head is not null and (x.head is null or p_head > x.head) then p_head
+                    else x.head end,
+        running = case when s.running = p_task then s.queue[1] else x.running end,
+        queue = case when s.running = p_task then s.queue[2:] else x.queue end,
+        updated_at = clock_timestamp()
+    where x.tenant = p_tenant and x.session_id = p_session;
+    if s.running = p_task and s.queue[1] is not null then
+        insert into nocturne.ready (priority, task_id)
+        select t.priority, t.task_id from nocturne.task t where t.task_id = s.queue[1];
+    end if;
+end $$;
+
+-- End a task that no worker holds: aborted or expired before it ran, or quarantined.
+-- The caller has taken it out of ready, due or lease in the same transaction.
+create or replace function nocturne.finish(p_task uuid, p_status text, p_reason text, p_error json,
+    p_abort json) returns void language plpgsql as $$
+declare
+    t nocturne.task;
+    at timestamptz := clock_timestamp();
+    last bigint := nocturne.last_seq(p_task);
+    started timestamptz := (select min(x.started_at) from nocturne.attempt x
+                            where x.task_id = p_task);
+begin
+    select * into t from nocturne.task where task_id = p_task;
+    insert into nocturne.chunk values (p_task, last + 1, 0, 1,
+        (extract(epoch from at) * 1000)::bigint,
+        '0 {"type":"turn.ended","status":' || to_json(p_status)
+        || nocturne.member('finish_reason', p_reason) || nocturne.member('error', p_error)
+        || nocturne.member('abort', p_abort) || '}' || chr(10));
+    insert into nocturne.done (task_id, epoch, status, finish_reason, error, abort, last_seq,
+                               started_at, finished_at)
+    values (p_task, 0, p_status, p_reason, p_error, p_abort, last + 1, started, at);
+    delete from nocturne.control c where c.task_id = p_task;
+    delete from nocturne.due u where u.task_id = p_task;
+    perform nocturne.advance(p_task, t.tenant, t.session_id, null);
+end $$;
+
+-- Ask for the end of a task. What has not started is ended here and now; a running turn reads
+-- the request with its next heartbeat (NOTIFY only hurries it).
+-- Returns the status that holds now: 'aborting', or the terminal one, unchanged if there was one.
+create or replace function nocturne.abort(p_task uuid, p_reason text default null, p_actor text default null,
+    p_tenant text default 'default', p_status text default 'aborted')
+returns text language plpgsql as $$
+declare
+    t nocturne.task;
+    ended text;
+    body json;
+begin
+    select * into t from nocturne.task x where x.task_id = p_task and x.tenant = p_tenant;
+    if not found then
+        raise exception 'there is no task %', p_task using errcode = 'NT404';
+    end if;
+    body := ('{"reason":' || to_json(coalesce(p_reason, 'requested')) ||
+             nocturne.member('actor', p_actor) || ',"latency_ms":0}')::json;
+    for i in 1..100 loop -- it may move between the tables while we look
+        select d.status into ended from nocturne.done d where d.task_id = p_task;
+        if found then
+            return ended;
+        end if;
+        update nocturne.lease l set aborting = true where l.task_id = p_task;
+        if found then
+            insert into nocturne.control (task_id, kind, status, reason, actor)
+            values (p_task, 'abort', p_status, coalesce(p_reason, 'requested'), p_actor)
+            on conflict do nothing;
+            return 'aborting';
+        end if;
+        delete from nocturne.ready r where r.task_id = p_task;
+        if found then
+            perform nocturne.finish(p_task, p_status, p_status, null, body);
+            return p_status;
+        end if;
+        delete from nocturne.due u where u.task_id = p_task and u.kind <> 'deadline';
+        if found then
+            perform nocturne.finish(p_task, p_status, p_status, null, body);
+            return p_status;
+        end if;
+        update nocturne.session s set queue = array_remove(s.queue, p_task)
+        where s.tenant = t.tenant and s.session_id = t.session_id and p_task = any(s.queue);
+        if found then
+            perform nocturne.finish(p_task, p_status, p_status, null, body);
+            return p_status;
+        end if;
+        perform pg_sleep(0.005);
+    end loop;
+    raise exception 'task % keeps moving', p_task using errcode = 'NT409';
+end $$;

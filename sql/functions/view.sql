@@ -1,0 +1,198 @@
+-- What is shown of tasks, events, snapshots and sessions.
+-- What reads tables is plpgsql, also where one query is all: its plan is kept by the session, while
+-- a function in language sql is planned anew by every statement (task_json: 10 ms against 1 ms).
+
+-- One word: scheduled, queued, running, aborting or the terminal status. Null: no such task.
+create or replace function nocturne.task_status(p_task uuid) returns text language plpgsql stable as $$
+begin
+    return (select coalesce(
+        (select d.status from nocturne.done d where d.task_id = p_task),
+        (select case when l.aborting then 'aborting' else 'running' end
+         from nocturne.lease l where l.task_id = p_task),
+        (select 'scheduled' from nocturne.due u where u.task_id = p_task and u.kind <> 'deadline'),
+        (select 'queued' from nocturne.task t where t.task_id = p_task)));
+end $$;
+
+-- The task as the API shows it (design, §7), as JSON text. Null: no such task.
+create or replace function nocturne.task_json(p_task uuid, p_tenant text default 'default')
+returns text language plpgsql stable as $$
+begin
+    return (select '{"task_id":"' || t.task_id || '","session_id":' || to_json(t.session_id)
+        || ',"agent":' || to_json(t.agent) || ',"revision":' || t.revision
+        || ',"status":"' || coalesce(d.status, nocturne.task_status(t.task_id)) || '"'
+        || nocturne.member('finish_reason', d.finish_reason)
+        || ',"input":' || t.input
+        || nocturne.member('snapshot_id', t.snapshot_id::text)
+        || nocturne.member('output', d.output) || nocturne.member('usage', d.usage)
+        || nocturne.member('error', d.error) || nocturne.member('abort', d.abort)
+        || nocturne.member('interrupts', d.interrupts)
+        || ',"attempts":[' || coalesce(a.list, '')
+        || case when l.epoch is null then '' else
+               case when a.list is null then '' else ',' end
+               || '{"epoch":' || l.epoch || ',"worker":' || to_json(coalesce(w.name, ''))
+               || ',"started_at":"' || nocturne.stamp(l.claimed_at) || '","outcome":"running"}' end
+        || '],"last_seq":' || coalesce(d.last_seq, nocturne.last_seq(t.task_id))
+        || ',"priority":' || t.priority || ',"max_attempts":' || t.max_attempts
+        || ',"created_at":"' || nocturne.stamp(t.created_at) || '"'
+        || nocturne.member('run_at', nocturne.stamp(t.run_at))
+        || nocturne.member('deadline', nocturne.stamp(t.deadline))
+        || nocturne.member('started_at', nocturne.stamp(coalesce(d.started_at, a.first, l.claimed_at)))
+        || nocturne.member('finished_at', nocturne.stamp(d.finished_at))
+        || ',"metadata":' || coalesce(t.metadata::text, '{}') || '}'
+    from nocturne.task t
+    left join nocturne.done d on d.task_id = t.task_id
+    left join nocturne.lease l on l.task_id = t.task_id
+    left join nocturne.worker w on w.worker_id = l.worker_id
+    cross join lateral (
+        select string_agg('{"epoch":' || x.epoch || ',"worker":' || to_json(x.worker)
+            || ',"started_at":"' || nocturne.stamp(x.started_at)
+            || '","ended_at":"' || nocturne.stamp(x.ended_at)
+            || '","outcome":' || to_json(x.outcome) || nocturne.member('error', x.error) || '}',
+            ',' order by x.epoch) as list, min(x.started_at) as first
+        from nocturne.attempt x where x.task_id = t.task_id) a
+    where t.task_id = p_task and t.tenant = p_tenant);
+end $$;
+
+-- The events of a task after `p_after`, one JSON object a row, as the API streams them.
+create or replace function nocturne.task_events(p_task uuid, p_after bigint default 0)
+returns table (seq bigint, event json) language sql stable as $$
+    select c.seq_from + e.n - 1,
+           ('{"seq":' || (c.seq_from + e.n - 1) || ',"at":"'
+            || nocturne.stamp(to_timestamp((c.at_ms + split_part(e.line, ' ', 1)::bigint) / 1000.0))
+            || '",' || substr(e.line, strpos(e.line, ' ') + 2))::json
+    from nocturne.chunk c
+    cross join lateral string_to_table(rtrim(c.events, chr(10)), chr(10)) with ordinality e(line, n)
+    where c.task_id = p_task and c.seq_from + e.n - 1 > p_after
+    order by 1
+$$;
+
+-- The conversation up to and with the turn `p_task` as a JSON array. Walks to the last whole
+-- copy, at most 16 rows.
+create or replace function nocturne.messages_json(p_task uuid) returns text language plpgsql stable as $$
+begin
+    return (with recursive walk as (
+        select task_id, parent_id, depth, messages, 0 as n from nocturne.snapshot
+        where task_id = p_task
+        union all
+        select s.task_id, s.parent_id, s.depth, s.messages, walk.n + 1
+        from walk join nocturne.snapshot s on s.task_id = walk.parent_id
+        where walk.depth > 0
+    )
+    select '[' || coalesce(string_agg(inner_text, ',' order by n desc), '') || ']'
+    from (select n, btrim(substr(btrim(messages::text), 2, length(btrim(messages::text)) - 2))
+                    as inner_text from walk) x
+    where inner_text <> '');
+end $$;
+
+-- The state of a session after the turn `p_task`: {"messages":[...],"custom"?,"artifacts"?}.
+-- Null: no such snapshot.
+create or replace function nocturne.state_json(p_task uuid) returns text language plpgsql stable as $$
+begin
+    return (select '{"messages":' || nocturne.messages_json(p_task)
+        || nocturne.member('custom', s.custom)
+        || coalesce(',"artifacts":[' || (
+            select string_agg(f.content::text, ',' order by r.n)
+            from json_array_elements(s.artifacts) with ordinality r(ref, n)
+            cross join lateral (select x.content from nocturne.artifact x
+                                where x.task_id = (r.ref ->> 'task_id')::uuid
+                                  and x.name = r.ref ->> 'name' limit 1) f) || ']', '')
+        || '}'
+    from nocturne.snapshot s where s.task_id = p_task);
+end $$;
+
+-- A snapshot as the API shows it. Null: no such snapshot.
+create or replace function nocturne.snapshot_json(p_task uuid, p_tenant text, p_with_state boolean)
+returns text language plpgsql stable as $$
+begin
+    return (select '{"snapshot_id":"' || s.task_id || '","session_id":' || to_json(t.session_id)
+        || nocturne.member('parent_id', s.parent_id::text)
+        || ',"status":"' || coalesce(d.status, 'running') || '"'
+        || nocturne.member('finish_reason', d.finish_reason)
+        || ',"created_at":"' || nocturne.stamp(coalesce(d.finished_at, t.created_at)) || '"'
+        || case when p_with_state then ',"state":' || nocturne.state_json(s.task_id) else '' end
+        || '}'
+    from nocturne.snapshot s
+    join nocturne.task t on t.task_id = s.task_id
+    left join nocturne.done d on d.task_id = s.task_id
+    where s.task_id = p_task and t.tenant = p_tenant);
+end $$;
+
+-- Ids of tasks, newest first, before `p_before`. Every filter may be null. Statuses of tasks that
+-- are not terminal are looked up where they stand, which is small; terminal ones by id.
+create or replace function nocturne.task_ids(p_tenant text, p_status text, p_agent text, p_session text,
+    p_before uuid, p_limit int) returns setof uuid language plpgsql stable as $$
+begin
+    if p_status in ('queued', 'scheduled', 'running', 'aborting') then
+        return query
+            select t.task_id from (
+                select l.task_id from nocturne.lease l where p_status in ('running', 'aborting')
+                union select r.task_id from nocturne.ready r where p_status = 'queued'
+                union select unnest(s.queue) from nocturne.session s
+                      where p_status = 'queued' and s.queue <> '{}'
+                union select u.task_id from nocturne.due u where p_status = 'scheduled'
+            ) x join nocturne.task t on t.task_id = x.task_id
+            where t.tenant = p_tenant and (p_before is null or t.task_id < p_before)
+              and (p_agent is null or t.agent = p_agent)
+              and (p_session is null or t.session_id = p_session)
+              and nocturne.task_status(t.task_id) = p_status
+            order by t.task_id desc limit p_limit;
+    elsif p_status = 'completed' then
+        return query
+            select d.task_id from nocturne.done d
+            cross join lateral (
+                select 1 from nocturne.task t
+                where t.task_id = d.task_id and t.tenant = p_tenant
+                  and (p_agent is null or t.agent = p_agent)
+                  and (p_session is null or t.session_id = p_session) limit 1) t
+            where d.status = 'completed'
+              and (p_before is null or d.task_id < p_before)
+            order by d.task_id desc limit p_limit;
+    elsif p_status is not null then -- by the index of what is unusual
+        return query
+            select d.task_id from nocturne.done d
+            cross join lateral (
+                select 1 from nocturne.task t
+                where t.task_id = d.task_id and t.tenant = p_tenant
+                  and (p_agent is null or t.agent = p_agent)
+                  and (p_session is null or t.session_id = p_session) limit 1) t
+            where d.status = p_status and d.status <> 'completed'
+              and (p_before is null or d.task_id < p_before)
+            order by d.task_id desc limit p_limit;
+    elsif p_session is not null then
+        return query
+            select t.task_id from nocturne.task t
+            where t.session_id = p_session and t.tenant = p_tenant
+              and (p_before is null or t.task_id < p_before)
+              and (p_agent is null or t.agent = p_agent)
+            order by t.task_id desc limit p_limit;
+    elsif p_agent is not null then
+        return query
+            select t.task_id from nocturne.task t
+            where t.agent = p_agent and t.tenant = p_tenant
+              and (p_before is null or t.task_id < p_before)
+            order by t.task_id desc limit p_limit;
+    else
+        return query
+            select t.task_id from nocturne.task t
+            where t.tenant = p_tenant and (p_before is null or t.task_id < p_before)
+            order by t.task_id desc limit p_limit;
+    end if;
+end $$;
+
+-- The same as JSON text each. A task may hold megabytes, so a page ends early, with an id without
+-- text, once `p_bytes` are passed.
+create or replace function nocturne.task_page(p_tenant text, p_status text, p_agent text, p_session text,
+    p_before uuid, p_limit int, p_bytes bigint) returns table (task_id uuid, task text)
+language plpgsql stable as $$
+declare
+    total bigint := 0;
+begin
+    for task_id in
+        select i from nocturne.task_ids(p_tenant, p_status, p_agent, p_session, p_before, p_limit) i
+    loop
+        task := case when total < p_bytes then nocturne.task_json(task_id, p_tenant) end;
+        total := total + octet_length(task);
+        return next;
+        exit when task is null;
+    end loop;
+end $$;
