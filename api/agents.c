@@ -75,15 +75,7 @@ void agent_delete(struct request *r)
 
 static void on_listed(void *owner, PGresult *res, const struct err *err)
 {
-    struct request *r = owner;
-    struct page page;
-
-    if (err->code != ERR_OK) {
-        reply_err(r, err);
-    } else if (page_init(&page, r, "agents", "after") == 0) {
-        page_reply(&page, r, res);
-        page_release(&page);
-    }
+    page_answer(owner, "agents", "after", res, err);
 }
 
 void agent_list(struct request *r)

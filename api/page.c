@@ -8,6 +8,20 @@
 
 #define PAGE_MAX 200
 
+static void page_keep(struct page *page, const char *name, const char *value)
+{
+    if (!value)
+        return;
+    (void)buf_printf(&page->next, "%s=", name);
+    for (; *value; value++) {
+        if (isalnum((unsigned char)*value) || strchr("._:-", *value))
+            (void)buf_putc(&page->next, *value);
+        else
+            (void)buf_printf(&page->next, "%%%02X", (unsigned char)*value);
+    }
+    (void)buf_putc(&page->next, '&');
+}
+
 int page_init(struct page *page, struct request *r, const char *name, const char *cursor)
 {
     struct err err;
@@ -28,21 +42,7 @@ void page_release(struct page *page)
     buf_release(&page->next);
 }
 
-void page_keep(struct page *page, const char *name, const char *value)
-{
-    if (!value)
-        return;
-    (void)buf_printf(&page->next, "%s=", name);
-    for (; *value; value++) {
-        if (isalnum((unsigned char)*value) || strchr("._:-", *value))
-            (void)buf_putc(&page->next, *value);
-        else
-            (void)buf_printf(&page->next, "%%%02X", (unsigned char)*value);
-    }
-    (void)buf_putc(&page->next, '&');
-}
-
-void page_reply(struct page *page, struct request *r, PGresult *res)
+static void page_reply(struct page *page, struct request *r, PGresult *res)
 {
     BUF_AUTO(out, BUF_MAX);
     int rows = store_rows(res), shown = rows > page->limit ? (int)page->limit : rows;
@@ -69,4 +69,22 @@ void page_reply(struct page *page, struct request *r, PGresult *res)
         reply_fault(r, FAULT_PAYLOAD_TOO_LARGE, "the page is too large; ask for fewer with limit");
     else
         reply_json(r, 200, out.data, out.len);
+}
+
+void page_answer(struct request *r, const char *name, const char *cursor, PGresult *res,
+                 const struct err *err)
+{
+    static const char *const filters[] = {"status", "agent", "session_id", "tenant"};
+    struct page page;
+
+    if (err->code != ERR_OK) {
+        reply_err(r, err);
+        return;
+    }
+    if (page_init(&page, r, name, cursor) < 0)
+        return;
+    for (size_t i = 0; i < sizeof(filters) / sizeof(*filters); i++)
+        page_keep(&page, filters[i], query_get(&r->query, filters[i]));
+    page_reply(&page, r, res);
+    page_release(&page);
 }

@@ -20,8 +20,7 @@ struct page {
 int page_init(struct page *page, struct request *r, const char *name, const char *cursor);
 void page_release(struct page *page);
 
-/* Repeat a parameter in `next`; nothing when `value` is NULL. */
-void page_keep(struct page *page, const char *name, const char *value);
-
-/* {"NAME":[...],"next"?: "..."} of the rows. */
-void page_reply(struct page *page, struct request *r, PGresult *res);
+/* The answer of a list's statement: {"NAME":[...],"next"?: "..."}, `next` with the filters of the
+ * request, or the error. Replies, `r` is gone. */
+void page_answer(struct request *r, const char *name, const char *cursor, PGresult *res,
+                 const struct err *err);

@@ -51,15 +51,7 @@ void snapshot_get(struct request *r)
 
 static void on_listed(void *owner, PGresult *res, const struct err *err)
 {
-    struct request *r = owner;
-    struct page page;
-
-    if (err->code != ERR_OK) {
-        reply_err(r, err);
-    } else if (page_init(&page, r, "snapshots", "before") == 0) {
-        page_reply(&page, r, res);
-        page_release(&page);
-    }
+    page_answer(owner, "snapshots", "before", res, err);
 }
 
 void session_snapshots(struct request *r)

@@ -354,21 +354,7 @@ static int read_filter(struct request *r, struct list_filter *ret_filter)
 
 static void on_listed(void *owner, PGresult *res, const struct err *err)
 {
-    struct request *r = owner;
-    struct page page;
-
-    if (err->code != ERR_OK) {
-        reply_err(r, err);
-        return;
-    }
-    if (page_init(&page, r, "tasks", "before") < 0)
-        return;
-    page_keep(&page, "status", query_get(&r->query, "status"));
-    page_keep(&page, "agent", query_get(&r->query, "agent"));
-    page_keep(&page, "session_id", query_get(&r->query, "session_id"));
-    page_keep(&page, "tenant", query_get(&r->query, "tenant"));
-    page_reply(&page, r, res);
-    page_release(&page);
+    page_answer(owner, "tasks", "before", res, err);
 }
 
 void task_list(struct request *r)
