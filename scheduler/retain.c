@@ -8,7 +8,8 @@
  * IDLE          we do not lead
  * PARTITIONING  retain_partitions
  * REMOVING      retain_remove, batch after batch through the ids
- * SLEEPING      `timer` runs until the next sweep
+ * SLEEPING      `timer` runs until the next sweep; longer after a long one, because sessions that
+ *               live for years keep turns that each sweep looks at again
  *
  * A failure or a crash in any state costs a sweep; each batch is whole. Partitions are made days
  * ahead, and what finds none goes to the default one.
@@ -25,6 +26,7 @@
 
 #define BATCH              500
 #define PARTITION_EVERY_MS (10 * 60 * 1000)
+#define REST_SHARE         50 /* sweeps take a fiftieth of the time at most */
 
 enum retain_state {
     RETAIN_IDLE,         /* nothing */
@@ -41,6 +43,7 @@ struct retain {
     bool closing; /* gone when what is in flight has been answered */
     uint64_t age_ms, every_ms;
     uint64_t partition_ms; /* when to look at the partitions again */
+    uint64_t began_ms;     /* the sweep */
     char after[ID_BYTES];  /* how far the sweep has come, "" at its start */
     int64_t removed;       /* in this sweep */
     bool leads, complained;
@@ -48,11 +51,18 @@ struct retain {
 
 static void on_timer(uv_timer_t *timer);
 
+static uint64_t rest_ms(const struct retain *retain)
+{
+    uint64_t rest = REST_SHARE * (clock_mono_ms() - retain->began_ms);
+
+    return rest > retain->every_ms ? rest : retain->every_ms;
+}
+
 static void retain_enter(struct retain *retain, enum retain_state state)
 {
     retain->state = state;
     if (state == RETAIN_SLEEPING)
-        uv_timer_start(&retain->timer, on_timer, retain->every_ms, 0);
+        uv_timer_start(&retain->timer, on_timer, rest_ms(retain), 0);
     else
         uv_timer_stop(&retain->timer);
 }
@@ -119,6 +129,7 @@ static void on_removed(void *owner, PGresult *res, const struct err *err)
 
 static void begin_sweep(struct retain *retain)
 {
+    retain->began_ms = clock_mono_ms();
     retain->after[0] = '\0';
     retain->removed = 0;
     retain_remove(retain);

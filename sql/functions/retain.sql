@@ -52,7 +52,8 @@ end $$;
 
 -- Remove up to `p_limit` terminal tasks that ended before `p_before`, with all that belongs to
 -- them; goes through the ids from `p_after` on and returns how far it came, null at the end.
--- A session used since keeps its turns, so that its state can be read.
+-- A session used since, or with a turn that is scheduled, keeps its turns, so that its state can
+-- be read.
 create or replace function nocturne.remove_expired(p_before timestamptz, p_after uuid, p_limit int,
     out removed int, out last uuid) language plpgsql as $$
 declare
@@ -66,7 +67,10 @@ begin
           order by d.task_id limit p_limit for update skip locked) x;
     delete from nocturne.session s using nocturne.task t
     where t.task_id = any(ids) and s.tenant = t.tenant and s.session_id = t.session_id
-      and s.running is null and s.queue = '{}' and s.updated_at < p_before;
+      and s.running is null and s.queue = '{}' and s.updated_at < p_before
+      and not exists (select 1 from nocturne.task x join nocturne.due u on u.task_id = x.task_id
+                      where x.tenant = s.tenant and x.session_id = s.session_id
+                        and u.kind <> 'deadline');
     select coalesce(array_agg(t.task_id), '{}') into ids from nocturne.task t
     where t.task_id = any(ids) and not exists (
         select 1 from nocturne.session s

@@ -270,6 +270,21 @@ def test_deadlines_end_what_waits():
         assert env.value('select count(*) from nocturne.due') == 0
 
 
+MAKE_OLD = """
+    update nocturne.done d set finished_at = now() - interval '2 days'
+        from nocturne.task t where t.task_id = d.task_id and t.session_id like 'old%';
+    update nocturne.session set updated_at = now() - interval '2 days'
+        where session_id like 'old%';
+    -- their ids say when they were made
+    create temp table ids as select task_id as id, overlay(task_id::text placing
+        left(nocturne.uuid7_floor(now() - interval '2 days')::text, 13) from 1 for 13)::uuid
+        as old_id from nocturne.task where session_id like 'old%';
+    update nocturne.task x set task_id = old_id from ids where x.task_id = id;
+    update nocturne.done x set task_id = old_id from ids where x.task_id = id;
+    update nocturne.chunk x set task_id = old_id from ids where x.task_id = id;
+"""  # what ended in sessions whose names begin with old
+
+
 def test_what_has_been_kept_long_enough_goes():
     with fresh() as env:
         env.execute("""
@@ -277,18 +292,7 @@ def test_what_has_been_kept_long_enough_goes():
             from generate_series(1, 1200) i;
             select nocturne.submit('a', '"x"', 'young' || i) from generate_series(1, 10) i;
             select nocturne.abort(task_id) from nocturne.task;
-            update nocturne.done d set finished_at = now() - interval '2 days'
-                from nocturne.task t where t.task_id = d.task_id and t.session_id like 'old%';
-            update nocturne.session set updated_at = now() - interval '2 days'
-                where session_id like 'old%';
-            -- their ids say when they were made
-            create temp table ids as select task_id as id, overlay(task_id::text placing
-                left(nocturne.uuid7_floor(now() - interval '2 days')::text, 13) from 1 for 13)::uuid
-                as old_id from nocturne.task where session_id like 'old%';
-            update nocturne.task x set task_id = old_id from ids where x.task_id = id;
-            update nocturne.done x set task_id = old_id from ids where x.task_id = id;
-            update nocturne.chunk x set task_id = old_id from ids where x.task_id = id;
-            """, timeout=100)
+            """ + MAKE_OLD, timeout=100)
         assert env.value('select count(*) from nocturne.task') == 1210
         process = env.scheduler(**QUICK, retention='1d', retain_every='200ms')
         wait_until(lambda: env.value('select count(*) from nocturne.task') == 10, 30)
@@ -299,6 +303,20 @@ def test_what_has_been_kept_long_enough_goes():
                    (select count(*) from nocturne.session) as session""")[0]
         assert counts == {'done': 10, 'chunk': 10, 'session': 10}, counts
         env.check_invariants()
+
+
+def test_a_session_is_kept_for_the_turn_that_is_scheduled_in_it():
+    with fresh() as env:
+        env.execute("""
+            select nocturne.submit('a', '"x"', 'old' || i) from generate_series(1, 3) i;
+            select nocturne.abort(task_id) from nocturne.task;""" + MAKE_OLD)
+        env.execute("""select nocturne.submit('a', '"x"', 'old2',
+                                              p_run_at => now() + interval '30 days')""")
+        process = env.scheduler(**QUICK, retention='1d', retain_every='200ms')
+        process.wait_log('removed 2 tasks')
+        kept = env.sql('select session_id, count(*) as n from nocturne.task group by 1')
+        assert kept == [{'session_id': 'old2', 'n': 2}], kept
+        assert env.value("select count(*) from nocturne.session where session_id = 'old2'") == 1
 
 
 def partitions(env):
