@@ -102,6 +102,8 @@ unit: ## the unit tests alone
 	@tests/run.sh unit
 system: ## the system tests alone
 	@tests/run.sh system
+fault: all fakes ## the whole fault matrix on the release build: half an hour, writes tests/fault/README.md
+	@BUILD=$(abspath $(BUILD)) tests/fault/run.py
 lint: ## layering, banned functions
 	@tests/lint.sh
 format: ## clang-format everything
@@ -124,5 +126,5 @@ clean: ## remove build/
 	rm -rf build
 
 .SECONDARY:
-.PHONY: help deps all units fakes benches test unit system lint format tidy san demo dev bench install clean
+.PHONY: help deps all units fakes benches test unit system fault lint format tidy san demo dev bench install clean
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

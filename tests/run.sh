@@ -1,6 +1,6 @@
 #!/bin/sh
-# Build under the sanitizers and run the tests: tests/run.sh [all|lint|unit|system|wire] [NAME...]
-# The last line is `N passed, N failed`. BUILD=build/san; NAME... go to tests/system/run.py.
+# Build under the sanitizers and run the tests: tests/run.sh [all|lint|unit|system|fault|wire] [NAME...]
+# The last line is `N passed, N failed`. BUILD=build/san; NAME... go to tests/system/run.py or tests/fault/run.py.
 set -u
 cd "$(dirname "$0")/.." || exit 2
 what=${1:-all}
@@ -14,7 +14,7 @@ trap 'rm -rf "$tmp"' EXIT
 trap 'exit 2' INT TERM
 exec </dev/null
 
-case $what in all | lint | unit | system | wire) ;; *) sed -n '2,3s/^# //p' "$0"; exit 2 ;; esac
+case $what in all | lint | unit | system | fault | wire) ;; *) sed -n '2,3s/^# //p' "$0"; exit 2 ;; esac
 runs() { [ "$what" = all ] || [ "$what" = "$1" ]; }
 outcome() { # outcome NAME STATUS: one test
     if [ "$2" = 0 ]; then
@@ -63,6 +63,12 @@ elif [ "$what" != lint ]; then
     if runs system; then
         tests/system/run.py "$@" | tee "$tmp/system"
         total "$tmp/system" tests/system
+    fi
+    if runs fault; then
+        tests/fault/test_check.py | tee "$tmp/check"
+        total "$tmp/check" tests/fault/test_check.py
+        tests/fault/run.py --quick "$@" | tee "$tmp/fault"
+        total "$tmp/fault" tests/fault
     fi
     if runs wire; then
         for script in tests/wire/*.sh; do
