@@ -7,7 +7,8 @@
  *
  * DOWN        no PGconn; `timer` runs until the next attempt, later each time
  * CONNECTING  PQconnectPoll() says what to wait for; `timer` is the limit
- * PREPARING   all statements are sent as one pipeline; `timer` is the limit
+ * PREPARING   all statements and session_settings.sql are sent as one pipeline; `timer` is the
+ *             limit
  * CLOSED      pg_close(), from any state
  * UP          calls go out as they come, at most MAX_IN_FLIGHT unanswered; `timer` fires at once
  *             when there is something to send
@@ -373,7 +374,7 @@ static void pg_take_prepared(struct pg *pg, PGresult *res)
         pg_enter(pg, PG_UP);
         if (pg->listening)
             pg_send_listen(pg);
-    } else if (status == PGRES_COMMAND_OK) {
+    } else if (status == PGRES_COMMAND_OK || status == PGRES_TUPLES_OK) {
         PQclear(res);
     } else {
         /* Most often the schema is older or newer than this program: `nocturne migrate`. */
@@ -436,7 +437,9 @@ static void pg_prepare(struct pg *pg)
     for (int i = 0; i < SQL_COUNT; i++)
         if (!PQsendPrepare(pg->conn, sql_texts[i].name, sql_texts[i].text, 0, NULL))
             goto fail;
-    if (!PQpipelineSync(pg->conn) || pg_flush(pg) < 0)
+    if (!PQsendQueryPrepared(pg->conn, sql_texts[SQL_SESSION_SETTINGS].name, 0, NULL, NULL, NULL,
+                             0) ||
+        !PQpipelineSync(pg->conn) || pg_flush(pg) < 0)
         goto fail;
     return;
 fail:

@@ -29,6 +29,7 @@
 
 #define TICK_MIN_MS     5
 #define TICK_MAX_MS     100
+#define SETTLE_MS       1 /* what a turn does at once is one row: its start and, often, its end */
 #define TURNS_PER_MS    10 /* the tick grows by a millisecond for so many writing turns */
 #define BATCH_MAX_TURNS 1024
 #define BATCH_MAX_BYTES (8 << 20)
@@ -115,7 +116,7 @@ static void flush_schedule(struct flusher *f)
     else if (!list_is_empty(&f->urgent))
         wait_ms = TICK_MIN_MS / 2;
     else if (!list_is_empty(&f->dirty))
-        wait_ms = f->tick_at_ms > now_ms ? f->tick_at_ms - now_ms : 0;
+        wait_ms = f->tick_at_ms > now_ms ? f->tick_at_ms - now_ms : SETTLE_MS;
     else
         wait_ms = UINT64_MAX;
     if (!list_is_empty(&f->held))

@@ -1,6 +1,6 @@
 -- Append one chunk of events to each of many turns. Fenced: the worker's row is locked for
 -- share, so its death and this write do not cross, and the lease must be its and
--- carry the epoch.
+-- carry the epoch. `+ 0`: the lease is found by its task, never among all of its worker.
 -- Sent twice, the second time changes nothing. Returns the tasks whose chunk is there.
 -- $1 bigint worker_id   $2 uuid[] tasks     $3 bigint[] epochs  $4 bigint[] seq_from
 -- $5 int[]  counts      $6 bigint[] at_ms   $7 text[] events
@@ -12,6 +12,6 @@ select u.* from unnest($2::uuid[], $3::bigint[], $4::bigint[], $5::int[], $6::bi
     as u(task_id, epoch, seq_from, count, at_ms, events)
 where exists (select 1 from me)
   and (select l.epoch from nocturne.lease l
-       where l.task_id = u.task_id and l.worker_id = $1::bigint) = u.epoch
+       where l.task_id = u.task_id and l.worker_id + 0 = $1::bigint) = u.epoch
 on conflict (task_id, seq_from) do update set epoch = c.epoch where c.epoch = excluded.epoch
 returning task_id;

@@ -8,6 +8,6 @@ select u.task_id, u.name, u.content::json
 from unnest($2::uuid[], $3::bigint[], $4::text[], $5::text[]) as u(task_id, epoch, name, content)
 where exists (select 1 from me)
   and (select l.epoch from nocturne.lease l
-       where l.task_id = u.task_id and l.worker_id = $1::bigint) = u.epoch
+       where l.task_id = u.task_id and l.worker_id + 0 = $1::bigint) = u.epoch
 on conflict (task_id, name) do update set content = excluded.content
 returning task_id;

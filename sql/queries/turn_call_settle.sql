@@ -12,7 +12,7 @@ from unnest($2::uuid[], $3::bigint[], $4::int[], $5::int[], $6::text[], $7::text
     as u(task_id, epoch, step, idx, status, result, seq)
 where exists (select 1 from me)
   and (select l.epoch from nocturne.lease l
-       where l.task_id = u.task_id and l.worker_id = $1::bigint) = u.epoch
+       where l.task_id = u.task_id and l.worker_id + 0 = $1::bigint) = u.epoch
 on conflict (task_id, step, idx) do update
     set status = excluded.status, result = excluded.result, seq = excluded.seq,
         ended_at = excluded.ended_at, epoch = excluded.epoch

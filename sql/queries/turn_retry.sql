@@ -11,9 +11,11 @@ with me as materialized (
 ), l as (
     delete from nocturne.lease x
     where x.task_id = any(array(
-        select y.task_id from nocturne.lease y join u using (task_id, epoch)
-        where y.worker_id = $1::bigint and not y.aborting and exists (select 1 from me)
-        for update of y skip locked))
+        select y.task_id from u cross join lateral (
+            select z.task_id from nocturne.lease z
+            where z.task_id = u.task_id and z.epoch = u.epoch and z.worker_id + 0 = $1::bigint
+              and not z.aborting and exists (select 1 from me)
+            limit 1 for update skip locked) y))
     returning x.*
 ), a as (
     insert into nocturne.attempt (task_id, epoch, worker, started_at, outcome, error)

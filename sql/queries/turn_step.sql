@@ -11,6 +11,6 @@ from unnest($2::uuid[], $3::bigint[], $4::int[], $5::text[], $6::text[], $7::tex
     as u(task_id, epoch, step, message, finish, usage, last_seq)
 where exists (select 1 from me)
   and (select l.epoch from nocturne.lease l
-       where l.task_id = u.task_id and l.worker_id = $1::bigint) = u.epoch
+       where l.task_id = u.task_id and l.worker_id + 0 = $1::bigint) = u.epoch
 on conflict (task_id, step) do update set epoch = s.epoch where s.epoch = excluded.epoch
 returning task_id;

@@ -219,6 +219,22 @@ def test_no_plan_reads_a_whole_filled_table():
         assert not bad, '\n'.join(bad)
 
 
+def test_no_plan_made_while_a_table_is_empty_reads_it_whole_later():
+    """A connection plans once. With the statistics of an empty table a whole read looks cheapest."""
+    with harness.Env() as fresh:
+        fresh.execute('analyze')
+        bad = []
+        for name, text in statements.texts().items():
+            if is_cold(name):
+                continue
+            args = ', '.join(['null'] * statements.parameters(text))
+            said = fresh.execute('%s\nprepare %s as\n%s\nexplain (format json) %s;' % (
+                statements.texts()['session_settings'], name, text, call_text(name, args)))
+            plan = json.loads(said[said.index('['):])
+            bad += ['%s plans a Seq Scan on %s' % (name, t) for t in seq_scans(plan[0]['Plan'], [])]
+        assert not bad, '\n'.join(bad)
+
+
 def scans_of(full, expand, name, arguments, filled):
     """Whole reads that executing it causes, inside of functions, too."""
     counts = "select relname, seq_scan from pg_stat_user_tables where schemaname = 'nocturne'"
