@@ -87,6 +87,24 @@ static void turn_free(struct turn *turn)
     free(turn);
 }
 
+static void turn_unmap(struct turn *turn)
+{
+    if (turn->mapped)
+        map_remove(turn->env->by_task, &turn->by_task);
+    turn->mapped = false;
+}
+
+/* The answer to our letting a task go may come after it was claimed here again. */
+static void turn_map(struct turn *turn)
+{
+    struct turn *before = turn_of_task(turn->env, turn->out.task_id);
+
+    if (before)
+        turn_unmap(before);
+    map_add(turn->env->by_task, &turn->by_task, turn->out.task_id);
+    turn->mapped = true;
+}
+
 /* Nothing is in flight any more. */
 static void turn_over(struct turn *turn)
 {
@@ -95,6 +113,7 @@ static void turn_over(struct turn *turn)
     delay_cancel(&turn->parked);
     delay_cancel(&turn->flood);
     list_remove(&turn->node);
+    turn_unmap(turn);
     turn->env->on_end(turn->env->owner, turn);
     turn_free(turn);
 }
@@ -475,6 +494,7 @@ void turn_drop(struct turn *turn)
     if (turn->lost)
         return;
     turn->lost = true;
+    turn_unmap(turn);
     turn->env->stats->turns_lost++;
     log_line(LOG_WARN, "", "task %s epoch %lld: the lease is lost, nothing more is written",
              turn->out.task_id, (long long)turn->epoch);
@@ -549,6 +569,7 @@ struct turn *turn_start(const struct turn_env *env, const struct claim_row *clai
     model_call_init(&turn->model);
     copy_load(turn, load);
     list_append(turns, &turn->node);
+    turn_map(turn);
     if (load->control)
         read_control(turn, load->control);
     turn_enter(turn, TURN_FETCHING);
@@ -565,4 +586,11 @@ const char *turn_task_id(const struct turn *turn)
 struct turn *turn_of_node(struct list *node)
 {
     return container_of(node, struct turn, node);
+}
+
+struct turn *turn_of_task(const struct turn_env *env, const char *task_id)
+{
+    struct map_node *node = map_find(env->by_task, task_id);
+
+    return node ? container_of(node, struct turn, by_task) : NULL;
 }

@@ -7,6 +7,7 @@
 #include "delay.h"
 #include "flusher.h"
 #include "http.h"
+#include "map.h"
 #include "model/model.h"
 #include "store_turn.h"
 #include "tool/tool.h"
@@ -25,6 +26,7 @@ struct turn_env {
     struct model_env model;
     struct tool_env tool;
     struct worker_stats *stats;
+    struct map *by_task; /* turns that hold their leases, by task id: see turn_of_task() */
     /* Called once, last; the turn frees itself when it returns. */
     void (*on_end)(void *owner, struct turn *turn);
     void *owner;
@@ -43,6 +45,10 @@ struct turn *turn_start(const struct turn_env *env, const struct claim_row *clai
 
 const char *turn_task_id(const struct turn *turn);
 struct turn *turn_of_node(struct list *node); /* of the list given to turn_start() */
+
+/* The turn that runs the task, NULL: none. One that has lost its lease or was let go may close its
+ * calls still while the same task runs again; it is not meant. */
+struct turn *turn_of_task(const struct turn_env *env, const char *task_id);
 
 /* Close its calls and end it as `abort` says, keeping what there is. Again: no effect. */
 void turn_abort(struct turn *turn, const struct turn_abort *abort);

@@ -60,6 +60,8 @@ struct turn {
     enum turn_state state;
     const struct turn_env *env;
     struct list node;
+    struct map_node by_task; /* in turn_env.by_task while `mapped` */
+    bool mapped;
     struct flush_client out;
     struct agents_call agents_call;
     const struct agent *agent;

@@ -58,6 +58,7 @@ struct worker {
     struct buf stats_text;
     struct turn_env turn_env;
     struct list turns;
+    struct map by_task; /* those of them that hold their leases */
     int nturns;
     int64_t worker_id;
     struct pg_call control_call, reconcile_call, drain_call, leave_call;
@@ -117,14 +118,6 @@ static void on_claim_idle(void *owner)
 
 /* ---- controls ---- */
 
-/* A turn whose lease was lost may close its calls still while the same task runs again. */
-static void abort_task(struct worker *w, const char *task_id, const struct turn_abort *abort_now)
-{
-    list_foreach (node, &w->turns)
-        if (!strcmp(turn_task_id(turn_of_node(node)), task_id))
-            turn_abort(turn_of_node(node), abort_now);
-}
-
 static void take_controls(struct worker *w, const char *controls)
 {
     struct err err;
@@ -140,7 +133,10 @@ static void take_controls(struct worker *w, const char *controls)
             .age_ms = cJSON_IsNumber(age) ? (int64_t)age->valuedouble : 0,
         };
 
-        abort_task(w, json_str_or(row, "task_id", ""), &abort_now);
+        struct turn *turn = turn_of_task(&w->turn_env, json_str_or(row, "task_id", ""));
+
+        if (turn)
+            turn_abort(turn, &abort_now);
     }
 }
 
@@ -269,6 +265,7 @@ static void set_turn_env(struct worker *w)
         .model = {.http = w->http,      .delays = w->delays, .stats = &w->stats },
         .tool = {.loop = &w->loop->uv, .http = w->http,     .delays = w->delays},
         .stats = &w->stats,
+        .by_task = &w->by_task,
         .on_end = on_turn_end,
         .owner = w,
     };
@@ -292,6 +289,7 @@ struct worker *worker_start(struct loop *loop, const struct worker_conf *conf)
     w->loop = loop;
     w->conf = conf;
     list_init(&w->turns);
+    map_init(&w->by_task);
     worker_stats_init(&w->stats);
     buf_init(&w->stats_text, 65536);
     pg_array_init(&w->known, PG_UUID);
@@ -328,6 +326,7 @@ static void worker_close(struct worker *w)
     notify_close(w->notify);
     pg_close(w->pg_hints);
     pg_array_release(&w->known);
+    map_release(&w->by_task);
     buf_release(&w->stats_text);
     loop_finish(w->loop);
     free(w);
