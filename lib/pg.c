@@ -61,6 +61,7 @@ struct pg {
     struct pg_watch *watch;
     uv_timer_t timer, tick;
     int open_handles;
+    uint64_t retry_cap_ms;
     unsigned failures;  /* connection attempts since it was last up */
     struct list queue;  /* struct pg_call.node, not sent yet */
     struct list sent;   /* in flight, oldest first */
@@ -90,7 +91,7 @@ static void pg_enter(struct pg *pg, enum pg_state state)
     case PG_DOWN:
         pg->failures++;
         uv_timer_start(&pg->timer, on_timer,
-                       backoff_ms(pg->failures, RETRY_BASE_MS, RETRY_CAP_MS, id_random32()), 0);
+                       backoff_ms(pg->failures, RETRY_BASE_MS, pg->retry_cap_ms, id_random32()), 0);
         break;
     case PG_CONNECTING:
         uv_timer_start(&pg->timer, on_timer, CONNECT_TIMEOUT_MS, 0);
@@ -555,6 +556,7 @@ struct pg *pg_new(uv_loop_t *loop, const char *conninfo, const char *name)
 
     pg->conninfo = xstrdup(conninfo);
     pg->name = xstrdup(name);
+    pg->retry_cap_ms = RETRY_CAP_MS;
     list_init(&pg->queue);
     list_init(&pg->sent);
     list_init(&pg->listen_call.node);
@@ -654,9 +656,19 @@ void pg_exec(struct pg *pg, struct pg_call *call, uint64_t timeout_ms, pg_done_f
         uv_timer_start(&pg->timer, on_timer, 0, 0);
 }
 
+void pg_retry_within(struct pg *pg, uint64_t ms)
+{
+    pg->retry_cap_ms = ms;
+}
+
 bool pg_is_up(const struct pg *pg)
 {
     return pg->state == PG_UP;
+}
+
+int pg_backend_id(const struct pg *pg)
+{
+    return pg->state == PG_UP ? PQbackendPID(pg->conn) : 0;
 }
 
 size_t pg_load(const struct pg *pg)

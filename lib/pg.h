@@ -69,7 +69,11 @@ void pg_call_also(struct pg_call *call, struct pg_call *next);
 void pg_exec(struct pg *pg, struct pg_call *call, uint64_t timeout_ms, pg_done_fn *done,
              void *owner);
 
+/* While the server is away, try again after `ms` at the most (1 s). */
+void pg_retry_within(struct pg *pg, uint64_t ms);
+
 bool pg_is_up(const struct pg *pg);
+int pg_backend_id(const struct pg *pg);      /* process id that the server told, 0 while not up */
 size_t pg_load(const struct pg *pg);         /* calls queued or in flight */
 const char *pg_trouble(const struct pg *pg); /* why it is not up, "" when unknown */
 

@@ -1,6 +1,5 @@
 #include "store_plan.h"
 
-#include "store_result.h"
 
 #include <stdio.h>
 
@@ -59,6 +58,30 @@ int store_reaped(PGresult *res)
 int64_t store_read_reaped(PGresult *res, int row)
 {
     return column_int(res, row, 0);
+}
+
+void store_worker_watch(struct pg *pg, struct pg_call *call, uint64_t timeout_ms,
+                        pg_done_fn *done, void *owner)
+{
+    pg_call_init(call, SQL_WORKER_WATCH);
+    pg_exec(pg, call, timeout_ms, done, owner);
+}
+
+void store_read_watch(PGresult *res, int row, struct watch_row *ret_row)
+{
+    ret_row->worker_id = column_int(res, row, 0);
+    ret_row->session = PQgetvalue(res, row, 1);
+    ret_row->present = column_bool(res, row, 2);
+}
+
+void store_worker_vanish(struct pg *pg, struct pg_call *call, struct pg_array *ids,
+                         struct pg_array *sessions, uint64_t timeout_ms, pg_done_fn *done,
+                         void *owner)
+{
+    pg_call_init(call, SQL_WORKER_VANISH);
+    pg_param_array(call, ids);
+    pg_param_array(call, sessions);
+    pg_exec(pg, call, timeout_ms, done, owner);
 }
 
 void store_lease_rescue(struct pg *pg, struct pg_call *call, int64_t limit, uint64_t timeout_ms,

@@ -7,7 +7,7 @@
 
 #include "err.h"
 #include "id.h"
-#include "pg.h"
+#include "store_result.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -33,6 +33,22 @@ void store_worker_reap(struct pg *pg, struct pg_call *call, uint64_t timeout_ms,
                        void *owner);
 int store_reaped(PGresult *res); /* rows */
 int64_t store_read_reaped(PGresult *res, int row);
+
+/* worker_watch.sql, by worker_id. `session` is valid while the result is. */
+#define STORE_SESSION_BYTES 64
+struct watch_row {
+    int64_t worker_id;
+    const char *session;
+    bool present;
+};
+void store_worker_watch(struct pg *pg, struct pg_call *call, uint64_t timeout_ms,
+                        pg_done_fn *done, void *owner);
+void store_read_watch(PGresult *res, int row, struct watch_row *ret_row);
+
+/* worker_vanish.sql. Its rows are read as those of worker_reap.sql. */
+void store_worker_vanish(struct pg *pg, struct pg_call *call, struct pg_array *ids,
+                         struct pg_array *sessions, uint64_t timeout_ms, pg_done_fn *done,
+                         void *owner);
 
 /* lease_rescue.sql. How many leases went back. */
 void store_lease_rescue(struct pg *pg, struct pg_call *call, int64_t limit, uint64_t timeout_ms,

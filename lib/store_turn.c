@@ -45,6 +45,21 @@ int store_read_beat(PGresult *res, struct beat_row *ret_row, struct err *err)
     return 0;
 }
 
+void store_worker_session(struct pg *pg, struct pg_call *call, int64_t worker_id,
+                          uint64_t silence_ms, pg_done_fn *done, void *owner)
+{
+    pg_call_init(call, SQL_WORKER_SESSION);
+    pg_param_int(call, worker_id);
+    pg_param_int(call, pg_backend_id(pg));
+    pg_param_int(call, (int64_t)silence_ms);
+    pg_exec(pg, call, TIMEOUT_MS, done, owner);
+}
+
+int store_read_session(PGresult *res)
+{
+    return PQntuples(res) ? column_bool(res, 0, 0) : -1;
+}
+
 static void exec_for_worker(struct pg *pg, struct pg_call *call, enum sql_stmt stmt,
                             int64_t worker_id, pg_done_fn *done, void *owner)
 {

@@ -14,6 +14,7 @@
 #include "mem.h"
 #include "rescue.h"
 #include "retain.h"
+#include "vanish.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -23,7 +24,7 @@
 
 struct settings {
     char *database, *name, *log_level;
-    uint64_t leader_every, leader_ttl, poll, rescue_every, worker_ttl, retention, retain_every;
+    uint64_t leader_every, leader_ttl, poll, rescue_every, worker_ttl, vanish, retention, retain_every;
 };
 
 static const struct config_key keys[] = {
@@ -38,6 +39,8 @@ static const struct config_key keys[] = {
                "between two looks for dead workers"),
     CONFIG_KEY(struct settings, worker_ttl, CONFIG_MS, "10s",
                "of a worker's heartbeat: nobody is declared dead earlier after an outage"),
+    CONFIG_KEY(struct settings, vanish, CONFIG_MS, "2s",
+               "how long a silent worker's connection is away before it is dead; 0: wait for its TTL"),
     CONFIG_KEY(struct settings, retention, CONFIG_MS, "30d", "how long ended tasks are kept"),
     CONFIG_KEY(struct settings, retain_every, CONFIG_MS, "1m", "between two removals of old tasks"),
     CONFIG_END,
@@ -52,6 +55,7 @@ struct scheduler {
     struct notify *notify;
     struct due *due;
     struct rescue *rescue;
+    struct vanish *vanish;
     struct retain *retain;
     bool stopping;
 };
@@ -64,6 +68,7 @@ static void on_role(void *owner, bool leads)
         return;
     due_lead(s->due, leads);
     rescue_lead(s->rescue, leads);
+    vanish_lead(s->vanish, leads);
     retain_lead(s->retain, leads);
 }
 
@@ -84,6 +89,7 @@ static void on_stop(void *owner)
 
     s->stopping = true;
     due_close(s->due);
+    vanish_close(s->vanish);
     rescue_close(s->rescue);
     retain_close(s->retain);
     notify_close(s->notify);
@@ -139,6 +145,7 @@ static void start(struct scheduler *s)
     s->notify = notify_new(uv, s->pg);
     s->due = due_new(uv, s->pg, s->notify, conf->poll);
     s->rescue = rescue_new(uv, s->pg, s->notify, conf->rescue_every, conf->worker_ttl);
+    s->vanish = vanish_new(uv, s->pg, s->rescue, conf->vanish);
     s->retain = retain_new(uv, s->retain_pg, conf->retention, conf->retain_every);
     s->leader =
         leader_new(uv, s->leader_pg, s->holder, conf->leader_every, conf->leader_ttl, on_role, s);

@@ -165,6 +165,12 @@ void rescue_lead(struct rescue *rescue, bool leads)
         rescue_enter(rescue, RESCUE_IDLE);
 }
 
+void rescue_soon(struct rescue *rescue)
+{
+    if (rescue->state == RESCUE_SLEEPING)
+        rescue_leases(rescue);
+}
+
 struct rescue *rescue_new(uv_loop_t *loop, struct pg *pg, struct notify *notify, uint64_t every_ms,
                           uint64_t worker_ttl_ms)
 {

@@ -17,6 +17,7 @@ struct rescue; /* opaque */
 struct rescue *rescue_new(uv_loop_t *loop, struct pg *pg, struct notify *notify, uint64_t every_ms,
                           uint64_t worker_ttl_ms);
 void rescue_lead(struct rescue *rescue, bool leads);
+void rescue_soon(struct rescue *rescue); /* somebody was declared dead: look now */
 
 /* The last word. What is in flight may still take effect; its answer, at the latest that of
  * pg_close(), is ignored. */

@@ -35,7 +35,7 @@ struct heartbeat {
     enum beat_state state;
     uv_timer_t timer, fence;
     int open_handles;
-    struct pg *pg;
+    struct pg *pg, *spare;
     struct heartbeat_conf conf;
     struct heartbeat_callbacks cbs;
     struct pg_call call;
@@ -128,9 +128,11 @@ static void on_beaten(void *owner, PGresult *res, const struct err *err)
 
 static void beat(struct heartbeat *hb)
 {
+    bool spare = !pg_is_up(hb->pg) && pg_is_up(hb->spare);
+
     beat_enter(hb, BEAT_BEATING);
     hb->sent_ms = clock_mono_ms();
-    store_worker_beat(hb->pg, &hb->call, hb->worker_id, hb->conf.ttl_ms,
+    store_worker_beat(spare ? hb->spare : hb->pg, &hb->call, hb->worker_id, hb->conf.ttl_ms,
                       hb->cbs.stats(hb->cbs.owner), hb->conf.ttl_ms / 2, on_beaten, hb);
 }
 
@@ -158,12 +160,14 @@ static void on_fence_check(uv_timer_t *timer)
         fence(hb, "no answer from the database in time");
 }
 
-struct heartbeat *heartbeat_new(uv_loop_t *loop, struct pg *pg, const struct heartbeat_conf *conf,
+struct heartbeat *heartbeat_new(uv_loop_t *loop, struct pg *pg, struct pg *spare,
+                                const struct heartbeat_conf *conf,
                                 const struct heartbeat_callbacks *cbs)
 {
     struct heartbeat *hb = xcalloc(1, sizeof(*hb));
 
     hb->pg = pg;
+    hb->spare = spare;
     hb->conf = *conf;
     hb->cbs = *cbs;
     uv_timer_init(loop, &hb->timer);

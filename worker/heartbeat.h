@@ -30,7 +30,9 @@ struct heartbeat_callbacks {
     void *owner;
 };
 
-struct heartbeat *heartbeat_new(uv_loop_t *loop, struct pg *pg, const struct heartbeat_conf *conf,
+/* `spare` carries the beats while `pg` has no connection. */
+struct heartbeat *heartbeat_new(uv_loop_t *loop, struct pg *pg, struct pg *spare,
+                                const struct heartbeat_conf *conf,
                                 const struct heartbeat_callbacks *cbs);
 void heartbeat_close(struct heartbeat *hb); /* after the connection */
 

@@ -21,6 +21,7 @@
 #include "log.h"
 #include "mem.h"
 #include "notify.h"
+#include "presence.h"
 #include "turn.h"
 #include "worker_stats.h"
 
@@ -31,6 +32,8 @@
 #define HAND_BACK_LIMIT_MS 5000
 #define HAND_BACK_LOOK_MS  100
 #define HINTS_LINGER_MS    20
+#define HINTS_RETRY_MS     250 /* well below the grace of scheduler/vanish.c */
+#define SILENCE_SPARE_MS   750 /* a beat may be late by so much and no one is declared dead for it */
 
 enum worker_state {
     WORKER_RUNNING,      /* whatever its parts do */
@@ -53,6 +56,7 @@ struct worker {
     struct agents *agents;
     struct flusher *flusher;
     struct heartbeat *heartbeat;
+    struct presence *presence; /* NULL without hints */
     struct claim *claim;
     struct worker_stats stats;
     struct buf stats_text;
@@ -179,6 +183,7 @@ static void on_hints_up(void *owner)
 {
     struct worker *w = owner;
 
+    presence_renew(w->presence, w->worker_id);
     claim_look(w->claim);
     ask_controls(w);
 }
@@ -193,6 +198,8 @@ static void on_registered(void *owner, int64_t worker_id)
     w->mismatches = 0;
     flusher_set_worker(w->flusher, worker_id, w->conf->name);
     claim_set_worker(w->claim, worker_id);
+    if (w->presence)
+        presence_renew(w->presence, worker_id);
 }
 
 static void on_fenced(void *owner)
@@ -235,6 +242,8 @@ static void on_beat(void *owner, const struct beat_row *row)
     struct worker *w = owner;
 
     take_controls(w, row->controls);
+    if (w->presence)
+        presence_check(w->presence);
     if (row->leases > w->nturns && !claim_is_busy(w->claim))
         w->mismatches++;
     else
@@ -303,9 +312,12 @@ struct worker *worker_start(struct loop *loop, const struct worker_conf *conf)
     w->flusher = flusher_new(&loop->uv, w->pg_flush, w->notify, &w->stats);
     w->claim = claim_new(&loop->uv, w->pg, conf->poll, &w->stats, &claim_cbs);
     set_turn_env(w);
-    w->heartbeat = heartbeat_new(&loop->uv, w->pg_hints, &beat, &beat_cbs);
-    if (conf->hints)
+    w->heartbeat = heartbeat_new(&loop->uv, w->pg_hints, w->pg, &beat, &beat_cbs);
+    pg_retry_within(w->pg_hints, HINTS_RETRY_MS);
+    if (conf->hints) {
+        w->presence = presence_new(w->pg_hints, conf->beat_every + SILENCE_SPARE_MS);
         pg_listen(w->pg_hints, on_hint, on_hints_up, w);
+    }
     return w;
 }
 
@@ -325,6 +337,7 @@ static void worker_close(struct worker *w)
     delays_close(w->delays);
     notify_close(w->notify);
     pg_close(w->pg_hints);
+    presence_close(w->presence);
     pg_array_release(&w->known);
     map_release(&w->by_task);
     buf_release(&w->stats_text);

@@ -133,7 +133,8 @@ ARGUMENTS = {
                  " array[null], array[9]",
     'worker_beat': "1, 10000, '{}'", 'worker_controls': '1', 'worker_drain': '1',
     'worker_leave': '1', 'worker_reconcile': '1, array[:l]::uuid[], 1000000',
-    'worker_register': "'w', '0', 10, 10000",
+    'worker_register': "'w', '0', 10, 10000", 'worker_session': '1, 0, 1000',
+    'worker_vanish': "array[1], array['1 2026-01-01 00:00:00+00']",
 }
 # The same statement by another way through it.
 VARIANTS = [
@@ -150,6 +151,8 @@ VARIANTS = [
 ]
 BEFORE = {  # so that there is something to do
     'lease_rescue': "update nocturne.worker set state = 'dead' where worker_id <= 3;",
+    'worker_vanish': "update nocturne.worker set backend_pid = 1, silence_ms = 0,"
+                     " backend_start = '2026-01-01 00:00:00+00' where worker_id = 1;",
     'worker_reap': "update nocturne.worker set expires_at = now() - interval '1 s'"
                    " where worker_id <= 3;",
     'task_resume': "update nocturne.done set finish_reason = 'interrupted' where task_id = :d;",
@@ -286,6 +289,39 @@ def test_a_submit_that_commits_with_foreign_data_runs():
         task = full.wait_task(full.value('select task from orders'))
         assert task['status'] == 'completed', task
         full.check_invariants()
+
+
+# ---- the death of a session ----
+
+def test_only_a_silent_worker_without_its_session_is_declared_dead():
+    own = harness.Env()
+    watcher = prepare(own.psql(), 'worker_watch', 'worker_vanish', 'worker_beat')
+    session = prepare(own.psql(), 'worker_register', 'worker_session', 'worker_beat')
+    worker = register(session)
+
+    def watched():
+        return watcher.run('execute worker_watch')[0].split('|')
+
+    def declared(name):
+        return watcher.run("execute worker_vanish(array[%d], array['%s'])" % (worker, name))
+
+    assert watcher.run('execute worker_watch') == [], 'nothing is recorded'
+    assert session.run('execute worker_session(%d, 12345, 300)' % worker) == ['f'], 'a pooler'
+    assert watcher.run('execute worker_watch') == []
+    assert session.run('execute worker_session(%d, %d, 300)' % (worker, session.pid)) == ['t']
+    _, name, present = watched()
+    time.sleep(0.5)
+    assert present == 't' and declared(name) == [], 'its session is there'
+    own.sessions.remove(session)
+    session.close()
+    wait_until(lambda: watched()[2] == 'f', 5, 'the end of the session')
+    assert declared('1 2026-01-01 00:00:00+00') == [], 'judged by another session'
+    watcher.run("execute worker_beat(%d, 10000, '{}')" % worker)
+    assert declared(name) == [], 'it has just beaten'
+    time.sleep(0.5)
+    assert declared(name) == [str(worker)] and declared(name) == []
+    assert watcher.run('execute worker_watch') == []
+    own.close()
 
 
 # ---- two at once ----
