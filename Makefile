@@ -40,8 +40,10 @@ SOURCES   = $(shell find lib api worker scheduler tests -name '*.[ch]')
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
-deps: ## install the Debian packages that are missing (root or sudo)
+packages:
 	@docker/deps.sh
+deps: packages ## install what is missing: Debian packages (root or sudo), npm's for the tests
+	@tests/wire/npm.sh
 all: $(PROGRAMS) ## build the four programs into build/bin
 
 $(BUILD)/bin/nocturne: $(call objs,api/cli/*.c) $(BUILD)/lib.a
@@ -112,7 +114,7 @@ tidy: $(GEN) ## clang-tidy
 	clang-tidy --quiet $(filter %.c,$(SOURCES)) -- $(CPPFLAGS) -std=gnu11 -DLLHTTP_STRICT_MODE=1 -idirafter $(LLHTTP_INC) -Iapi -Iworker -Ischeduler -Itests/fake
 san: ## the four programs under ASan + UBSan, into build/san
 	$(MAKE) SAN=1 BUILD=build/san all
-demo: deps ## one detached turn before your eyes, and one aborted
+demo: packages ## one detached turn before your eyes, and one aborted
 	@$(MAKE) --no-print-directory all fakes
 	@tests/demo.sh
 dev: all ## run everything in this terminal with the agents of examples/agents
@@ -126,5 +128,5 @@ clean: ## remove build/
 	rm -rf build
 
 .SECONDARY:
-.PHONY: help deps all units fakes benches test unit system fault lint format tidy san demo dev bench install clean
+.PHONY: help packages deps all units fakes benches test unit system fault lint format tidy san demo dev bench install clean
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

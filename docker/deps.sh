@@ -1,10 +1,11 @@
 #!/bin/sh
-# Install the Debian packages that building, running and testing need and that are missing.
+# Install the Debian packages that building, running and testing need and that are missing, and
+# those that are named: deps.sh [PACKAGE...]
 set -eu
 
 packages='gcc make pkg-config libc6-dev libuv1-dev libpq-dev libcurl4-openssl-dev libcjson-dev
 libssl-dev node-llhttp libwslay-dev libcmocka-dev postgresql-15 python3 curl clang clang-format
-clang-tidy libclang-rt-14-dev procps iproute2'
+clang-tidy libclang-rt-14-dev procps iproute2'" $*"
 
 if ! command -v dpkg-query >/dev/null 2>&1; then
     echo 'This is not a Debian system. Install what these packages offer (PostgreSQL 15 or newer):' >&2
