@@ -99,6 +99,16 @@ int history_put_user(struct buf *messages, const cJSON *input, struct err *err)
     return 0;
 }
 
+const char *history_resource(const cJSON *message)
+{
+    const cJSON *part;
+
+    cJSON_ArrayForEach (part, json_get(message, "content"))
+        if (json_get(part, "resource"))
+            return json_str_or(json_get(part, "resource"), "uri", "");
+    return NULL;
+}
+
 void history_open_tool(struct buf *messages)
 {
     (void)json_open(messages, '{');
@@ -120,8 +130,8 @@ void history_close_resumed(struct buf *messages)
     (void)json_close(messages, '}');
 }
 
-void history_put_response(struct buf *messages, const char *name, const char *ref,
-                          const char *output_json)
+static void put_response(struct buf *messages, const char *name, const char *ref,
+                         const char *output_json, const char *metadata)
 {
     (void)json_open(messages, '{');
     (void)json_put_key(messages, "toolResponse");
@@ -130,7 +140,20 @@ void history_put_response(struct buf *messages, const char *name, const char *re
     (void)json_put_member_str(messages, "ref", ref);
     (void)json_put_member_raw(messages, "output", output_json);
     (void)json_close(messages, '}');
+    (void)json_put_member_raw(messages, "metadata", metadata);
     (void)json_close(messages, '}');
+}
+
+void history_put_response(struct buf *messages, const char *name, const char *ref,
+                          const char *output_json)
+{
+    put_response(messages, name, ref, output_json, NULL);
+}
+
+void history_put_pending(struct buf *messages, const char *name, const char *ref,
+                         const char *output_json)
+{
+    put_response(messages, name, ref, output_json, "{\"source\":\"pending\"}");
 }
 
 void history_put_error_value(struct buf *out, const char *code, const char *message)

@@ -2,14 +2,15 @@
  * Canonical messages: how Nocturne keeps a conversation, whatever the provider. Pure.
  *
  *   message  {"role": "user" | "model" | "tool" | "system", "content": [part, ...]}
- *   part     {"text"} | {"reasoning"} | {"media": {"url", "contentType"?}}
+ *   part     {"text"} | {"reasoning"} | {"media": {"url", "contentType"?}} | {"data": any}
  *          | {"toolRequest": {"name", "ref", "input"}, "metadata"?}
- *          | {"toolResponse": {"name", "ref", "output"}}
+ *          | {"toolResponse": {"name", "ref", "output"}, "metadata"?}
  *
  * These are Genkit's messages, because they hold all that the other wires need. `ref` is the call
  * id. `input` that was no JSON is kept as a string. A turn that ended with a question leaves a
  * model message as the last one, whose toolRequest parts say in `metadata` what is open:
- * {"interrupt": true | {...}}, or {"pendingOutput": value} for calls that were answered.
+ * {"interrupt": true | {...}}, or {"pendingOutput": value} for calls that were answered; their
+ * responses, which come with the others' answers, say {"source": "pending"}.
  */
 #pragma once
 
@@ -33,10 +34,15 @@ int history_calls(const cJSON *message, struct history_call *ret_calls, int max)
 /* Append a user message made of a task's `input`. ERR_INVALID says what an llm agent takes. */
 int history_put_user(struct buf *messages, const cJSON *input, struct err *err);
 
+/* The resource that a part of `message` refers to; NULL: none. */
+const char *history_resource(const cJSON *message);
+
 /* Begin, fill and end a tool message. `output` and `message` are JSON or text as said. */
 void history_open_tool(struct buf *messages);
 void history_put_response(struct buf *messages, const char *name, const char *ref,
                           const char *output_json);
+void history_put_pending(struct buf *messages, const char *name, const char *ref,
+                         const char *output_json);
 void history_put_failure(struct buf *messages, const char *name, const char *ref, const char *code,
                          const char *message);
 void history_close_tool(struct buf *messages);

@@ -260,6 +260,11 @@ static void turn_take_answer(struct turn *turn)
                     turn->seq);
     turn->env->stats->steps++;
     free(turn->asked);
+    turn->asked = NULL;
+    if (turn->as_genkit && !strcmp(answer->finish, "content_filter")) {
+        turn_fail(turn, "CONTENT_FILTER", false, -1, "Generation blocked.");
+        return;
+    }
     turn->asked = xstrdup(message.data);
 
     JSON_AUTO(root) = json_parse(message.data, message.len, &err);

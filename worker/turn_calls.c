@@ -246,6 +246,7 @@ void calls_from_message(struct turn *turn, const cJSON *message)
         call->arguments = arguments_of(found[i].input);
         if (found[i].pending) {
             call->status = CALL_DONE;
+            call->pending = true;
             call->output = json_print(found[i].pending);
         } else if (found[i].interrupt) {
             call->status = CALL_INTERRUPTED;
@@ -448,7 +449,9 @@ void calls_put_tool_message(struct turn *turn, const char *open_code, const char
     for (int i = 0; i < turn->ncalls; i++) {
         const struct call *call = &turn->calls[i];
 
-        if (call->status == CALL_DONE)
+        if (call->pending)
+            history_put_pending(&message, call->name, call->ref, call->output);
+        else if (call->status == CALL_DONE)
             history_put_response(&message, call->name, call->ref, call->output);
         else if (call->status == CALL_FAILED)
             history_put_failure(&message, call->name, call->ref, call->code, call->message);

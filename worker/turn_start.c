@@ -146,23 +146,34 @@ static int take_responses(struct turn *turn, const cJSON *responses, struct err 
     cJSON_ArrayForEach (answer, responses) {
         struct call *call = find_open(turn, answer);
         const cJSON *output = cJSON_GetObjectItemCaseSensitive(answer, "output");
-        struct buf *event;
 
         if (!call)
             return err_set(err, ERR_INVALID, "no call of \"%.60s\" waits for an answer",
                            json_str_or(answer, "name", ""));
         call->status = CALL_DONE;
         call->output = output ? json_print(output) : xstrdup("null");
-        if (!turn->first)
-            continue; /* told already */
+    }
+    return 0;
+}
+
+/* The answers, in the order of their calls. What was told by the turn that asked is told again for
+ * Genkit alone: its clients get the tool message as it stands in the history then. */
+static void tell_responses(struct turn *turn)
+{
+    for (int i = 0; i < turn->ncalls; i++) {
+        const struct call *call = &turn->calls[i];
+        struct buf *event;
+
+        if (call->status != CALL_DONE || (call->pending && !turn->as_genkit))
+            continue;
         event = turn_event(turn, "tool.result");
         (void)json_put_member_int(event, "step", 0);
         (void)json_put_member_str(event, "call_id", call->ref);
         (void)json_put_member_str(event, "name", call->name);
         (void)json_put_member_raw(event, "output", call->output);
+        (void)json_put_member_raw(event, "pending", call->pending ? "true" : NULL);
         turn_event_end(turn);
     }
-    return 0;
 }
 
 static int take_restarts(struct turn *turn, const cJSON *restarts, struct err *err)
@@ -191,12 +202,17 @@ static int take_restarts(struct turn *turn, const cJSON *restarts, struct err *e
             return err_set(err, ERR_INVALID,
                            "call \"%.60s\" of \"%.60s\" still waits for an answer", call->ref,
                            call->name);
-        turn->replaying = !turn->first;
-        if (call->restarted)
-            calls_prepare(turn, call);
-        turn->replaying = false;
     }
     return 0;
+}
+
+static void prepare_restarts(struct turn *turn)
+{
+    turn->replaying = !turn->first;
+    for (int i = 0; i < turn->ncalls; i++)
+        if (turn->calls[i].restarted)
+            calls_prepare(turn, &turn->calls[i]);
+    turn->replaying = false;
 }
 
 /* ---- what earlier attempts committed ---- */
@@ -305,26 +321,55 @@ static int begin_resume(struct turn *turn, const cJSON *resume, struct err *err)
         return -1;
     if (take_restarts(turn, json_get(resume, "restart"), err) < 0)
         return -1;
+    if (turn->first) /* else it was told already */
+        tell_responses(turn);
+    prepare_restarts(turn);
     turn_resolve_question(turn);
     return 0;
 }
 
-static int begin_message(struct turn *turn, struct err *err)
+static bool has_answers(const cJSON *resume)
 {
-    JSON_AUTO(input) = json_parse(turn->input, strlen(turn->input), err);
-    BUF_AUTO(message, BUF_MAX);
+    return cJSON_GetArraySize(json_get(resume, "respond")) > 0 ||
+           cJSON_GetArraySize(json_get(resume, "restart")) > 0;
+}
 
-    if (!input)
-        return -1;
-    if (turn->ncalls > 0) /* a question nobody answered: providers refuse open calls */
+/* A question nobody answered: providers refuse open calls. */
+static void close_question(struct turn *turn)
+{
+    if (turn->ncalls > 0)
         calls_put_tool_message(turn, "NOT_ANSWERED", "the user went on without answering");
     calls_free(turn);
     free(turn->asked);
     turn->asked = NULL;
+}
+
+static int begin_message(struct turn *turn, const cJSON *input, struct err *err)
+{
+    BUF_AUTO(message, BUF_MAX);
+
+    close_question(turn);
     if (history_put_user(&message, input, err) < 0)
         return -1;
     turn_add_message(turn, message.data);
     return 0;
+}
+
+/* Genkit takes a message of any role as it is, and none at all. */
+static int begin_any(struct turn *turn, const cJSON *input, struct err *err)
+{
+    const cJSON *message = json_get(input, "message");
+    const char *uri = message ? history_resource(message) : NULL;
+    char *text;
+
+    if (strcmp(json_str_or(message, "role", ""), "tool") != 0) /* else it has the answers */
+        close_question(turn);
+    if (!message)
+        return 0;
+    text = json_print(message);
+    turn_add_message(turn, text);
+    free(text);
+    return uri ? err_set(err, ERR_NOT_FOUND, "there is no resource for %.200s", uri) : 0;
 }
 
 void turn_save_calls(struct turn *turn)
@@ -338,14 +383,27 @@ static void begin_llm(struct turn *turn, const cJSON *steps, const cJSON *rows)
     struct err err = {0};
     JSON_AUTO(options) =
         turn->options ? json_parse(turn->options, strlen(turn->options), &err) : NULL;
+    JSON_AUTO(input) = json_parse(turn->input, strlen(turn->input), &err);
     const cJSON *resume = json_get(options, "resume");
     void (*next)(struct turn * turn) = turn_ask;
     int rc;
 
+    turn->as_genkit = !strcmp(json_str_or(options, "as", ""), "genkit");
     read_history(turn);
-    rc = resume ? begin_resume(turn, resume, &err) : begin_message(turn, &err);
+    if (resume && (json_get(input, "message") || (turn->ncalls == 0 && !has_answers(resume)))) {
+        turn_fail(turn, "NOT_RESUMABLE", false, -1,
+                  "the conversation does not end with a question that waits for an answer");
+        return;
+    }
+    rc = resume            ? begin_resume(turn, resume, &err)
+         : turn->as_genkit ? begin_any(turn, input, &err)
+                           : begin_message(turn, input, &err);
     if (rc < 0) {
-        turn_fail(turn, resume ? "INVALID_RESUME" : "INVALID_INPUT", false, -1, err.msg);
+        turn_fail(turn,
+                  resume                      ? "INVALID_RESUME"
+                  : err.code == ERR_NOT_FOUND ? "UNKNOWN_RESOURCE"
+                                              : "INVALID_INPUT",
+                  false, -1, err.msg);
         return;
     }
     if (resume && turn->ncalls > 0) {

@@ -42,6 +42,7 @@ struct call {
     bool resumed;   /* a person has said that it may run */
     bool restarted; /* it is to be made again */
     bool ledgered;  /* its row in the ledger is claimed */
+    bool pending;   /* it was answered before the question that its turn ended with */
     char *output;   /* JSON */
     char *code, *message;
     char *interrupt; /* JSON */
@@ -93,8 +94,9 @@ struct turn {
     bool aborting, leaving, lost; /* what was asked from outside; the strongest wins */
     bool resuming;                /* it began with answers: `history` has them resolved */
     bool first;                   /* nothing but its start has been told of this turn, or holds */
-    bool poisoned;                /* the database refuses our rows: end without them */
-    bool replaying;               /* what is done was told by an earlier attempt: no events */
+    bool as_genkit; /* judged as Genkit does: any message is taken, a filtered answer fails */
+    bool poisoned;  /* the database refuses our rows: end without them */
+    bool replaying; /* what is done was told by an earlier attempt: no events */
     char *abort_status, *abort_reason, *abort_actor;
     int64_t abort_age_ms;
     uint64_t abort_heard_ms;

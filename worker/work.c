@@ -183,7 +183,7 @@ static void on_posted(void *owner, const struct err *err)
 
     w->too_large = w->too_large || w->http.received_bytes > w->http.max_reply_bytes;
     if (err->code != ERR_OK) {
-        work_end(w, err->msg, err->code != ERR_INVALID);
+        work_end(w, tool_reason(err), err->code != ERR_INVALID);
     } else if (w->http.status < 200 || w->http.status > 299) {
         snprintf(failure, sizeof(failure), "the endpoint answered with status %ld", w->http.status);
         work_end(w, failure, w->http.status >= 500 || w->http.status == 429);

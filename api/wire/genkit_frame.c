@@ -99,6 +99,16 @@ static void open_model_chunk(struct buf *out, const char *role, int index)
     (void)buf_puts(out, "\"content\":[");
 }
 
+static void put_void(struct genkit_chunks *g, struct buf *out)
+{
+    open_frame(out, "message");
+    (void)buf_printf(out,
+                     "{\"modelChunk\":{\"role\":\"model\",\"index\":%d,"
+                     "\"content\":[],\"aggregated\":true}}",
+                     index_of(g, false));
+    close_frame(out);
+}
+
 static void close_model_chunk(struct buf *out)
 {
     (void)buf_puts(out, "]}}");
@@ -138,6 +148,7 @@ static void put_delta(struct genkit_chunks *g, struct buf *out, const char *part
 
     if (!json_member_span(g->line.data, "text", &text, &len))
         return;
+    g->told = true;
     open_model_chunk(out, "model", index_of(g, false));
     (void)buf_printf(out, "{\"%s\":", part);
     genkit_put_ascii(out, text, len);
@@ -175,6 +186,7 @@ static void add_answer(struct genkit_chunks *g, int64_t seq, bool failed)
     struct err err;
     JSON_AUTO(event) = json_parse(g->line.data, g->line.len, &err);
     const cJSON *step = json_get(event, "step");
+    bool pending = cJSON_IsTrue(json_get(event, "pending"));
     const char *value;
     size_t len;
     struct buf part = BUF_INIT(BUF_MAX);
@@ -192,7 +204,8 @@ static void add_answer(struct genkit_chunks *g, int64_t seq, bool failed)
     if (failed)
         (void)buf_puts(&part, "{\"error\":");
     (void)buf_append(&part, value, len);
-    (void)buf_puts(&part, failed ? "}}}" : "}}");
+    (void)buf_puts(&part, failed ? "}}" : "}");
+    (void)buf_puts(&part, pending ? ",\"metadata\":{\"source\":\"pending\"}}" : "}");
     g->answers = xrealloc(g->answers, (size_t)(g->n + 1) * sizeof(*g->answers));
     g->answers[g->n++] =
         (struct genkit_answer){xstrdup(json_str_or(event, "call_id", "")), buf_detach(&part), seq};
@@ -270,6 +283,7 @@ static void begin_step(struct genkit_chunks *g, struct buf *out)
     flush_answers(g, out);
     free(g->requests);
     g->requests = NULL;
+    g->told = false;
     g->step = cJSON_IsNumber(step) ? (int)step->valuedouble : g->step + 1;
 }
 
@@ -280,6 +294,7 @@ static void end_step(struct genkit_chunks *g, struct buf *out)
 
     free(g->requests);
     g->requests = NULL;
+    g->told = false;
     if (!json_member_span(g->line.data, "message", &message, &len))
         return;
     g->requests = xmemdup(message, len);
@@ -298,13 +313,16 @@ static void end_turn(struct genkit_chunks *g, struct buf *out)
         flush_answers(g, out);
 }
 
-static void reset(struct genkit_chunks *g)
+static void reset(struct genkit_chunks *g, struct buf *out)
 {
     struct err err;
     JSON_AUTO(event) = json_parse(g->line.data, g->line.len, &err);
     const cJSON *to = json_get(event, "to_seq");
 
     drop_answers(g, cJSON_IsNumber(to) ? (int64_t)to->valuedouble : 0);
+    if (g->told)
+        put_void(g, out);
+    g->told = false;
 }
 
 static void take_event(struct genkit_chunks *g, const char *type, int64_t seq, struct buf *out)
@@ -332,7 +350,7 @@ static void take_event(struct genkit_chunks *g, const char *type, int64_t seq, s
     else if (!strcmp(type, "progress"))
         put_member(g, out, "data", NULL);
     else if (!strcmp(type, "reset"))
-        reset(g);
+        reset(g, out);
 }
 
 /* `text` has `len` bytes: milliseconds, a blank, {"type":"TYPE",... */

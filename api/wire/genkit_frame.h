@@ -8,6 +8,11 @@
  * every network read on its own: so there is nothing else in a stream (no comments, no CR), no
  * JSON with line feeds, and everything outside ASCII is escaped. The frames of a task are a
  * function of its events, so that every replay is equal to the last byte.
+ *
+ * Frames cannot be taken back. When half a step becomes void, because its model call broke off and
+ * is made again or its worker died, a modelChunk of that index says so, {"content":[],
+ * "aggregated":true}: all of that message up to here is nothing. Genkit's schema means that by
+ * `aggregated`; its client's accumulatedText does not look, its result is right in any case.
  */
 #pragma once
 
@@ -28,6 +33,7 @@ struct genkit_chunks {
     bool ended;   /* turn.ended was there */
     bool paused;  /* it ended with a question */
     bool resumed; /* the turn began with answers: they are its first message */
+    bool told;    /* deltas of the step at hand were written */
     int step;
     char *requests; /* the model message whose tools run, JSON; NULL: none */
     struct genkit_answer *answers;

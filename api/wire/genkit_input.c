@@ -52,6 +52,33 @@ static char *raw_of(const char *text, const cJSON *obj, const char *key)
 
 /* ---- schemas ---- */
 
+/* An object with a text `key`, or not there at all. */
+static bool has_text_or_is_absent(const cJSON *part, const char *name, const char *key)
+{
+    const cJSON *value = cJSON_GetObjectItemCaseSensitive(part, name);
+
+    return !value || cJSON_IsString(cJSON_GetObjectItemCaseSensitive(value, key));
+}
+
+/* What Genkit knows must have its type; what it does not know passes. */
+static bool is_part(const cJSON *part)
+{
+    static const char *const texts[] = {"text", "reasoning"}, *const objects[] = {"custom",
+                                                                                  "metadata"};
+
+    for (size_t i = 0; i < 2; i++) {
+        const cJSON *text = cJSON_GetObjectItemCaseSensitive(part, texts[i]);
+        const cJSON *object = cJSON_GetObjectItemCaseSensitive(part, objects[i]);
+
+        if ((text && !cJSON_IsString(text)) || (object && !cJSON_IsObject(object)))
+            return false;
+    }
+    return cJSON_IsObject(part) && has_text_or_is_absent(part, "media", "url") &&
+           has_text_or_is_absent(part, "resource", "uri") &&
+           has_text_or_is_absent(part, "toolRequest", "name") &&
+           has_text_or_is_absent(part, "toolResponse", "name");
+}
+
 static bool is_parts(const cJSON *content)
 {
     const cJSON *part;
@@ -59,7 +86,7 @@ static bool is_parts(const cJSON *content)
     if (!cJSON_IsArray(content))
         return false;
     cJSON_ArrayForEach (part, content)
-        if (!cJSON_IsObject(part))
+        if (!is_part(part))
             return false;
     return true;
 }
@@ -102,7 +129,8 @@ static bool is_state(const cJSON *state)
 static int check_schema(struct genkit_input *in, const cJSON *data, const cJSON *init,
                         struct err *err)
 {
-    const cJSON *message = json_get(data, "message"), *resume = json_get(data, "resume");
+    const cJSON *message = cJSON_GetObjectItemCaseSensitive(data, "message");
+    const cJSON *resume = cJSON_GetObjectItemCaseSensitive(data, "resume");
     const cJSON *detach = json_get(data, "detach"), *state = json_get(init, "state");
 
     if (!cJSON_IsObject(data))
@@ -119,10 +147,6 @@ static int check_schema(struct genkit_input *in, const cJSON *data, const cJSON 
         return invalid(in, err, "init.snapshotId and init.sessionId must be strings");
     if (state && !is_state(state))
         return invalid(in, err, "init.state must be a session's state");
-    if (!message == !resume)
-        return invalid(in, err, "data must have either a message or a resume");
-    if (message && strcmp(json_str_or(message, "role", ""), "user") != 0)
-        return invalid(in, err, "data.message.role must be \"user\"");
     return 0;
 }
 
@@ -254,8 +278,8 @@ static int read_agent(struct genkit_input *in, const char *text, const cJSON *bo
         put_state(options, init_text, init);
         free(init_text);
     }
-    if (json_get(data, "resume")) {
-        in->input = xstrdup("null");
+    if (!json_get(data, "message")) {
+        in->input = xstrdup("{}");
         return 0;
     }
     data_text = raw_of(text, body, "data");
@@ -277,6 +301,8 @@ int genkit_input_read(struct genkit_input *ret, const char *text, const cJSON *b
         ret->input = json_get(body, "data") ? raw_of(text, body, "data") : xstrdup("null");
     else if (read_agent(ret, text, body, agent->client, &options, err) < 0)
         return -1;
+    if (agent->is_llm) /* the turn takes and gives what Genkit's own would */
+        (void)json_put_member_str(&options, "as", "genkit");
     if (!ret->detach)
         (void)json_put_member_raw(&options, "foreground", "true");
     (void)json_close(&options, '}');

@@ -2,7 +2,8 @@
 -- A task is its snapshot and its stream: one id for all three.
 
 -- Error codes -> gRPC status names, the only ones Genkit's clients know.
-create or replace function nocturne.genkit_code(p_code text) returns text language sql immutable as $$
+create or replace function nocturne.genkit_code(p_code text) returns text
+language sql immutable as $$
     select case
         when p_code in ('INVALID_RESUME', 'INVALID_INPUT', 'INVALID_ARGUMENTS', 'MODEL_REJECTED',
                         'CONTEXT_OVERFLOW') then 'INVALID_ARGUMENT'
@@ -11,17 +12,34 @@ create or replace function nocturne.genkit_code(p_code text) returns text langua
         when p_code in ('MODEL_TIMEOUT', 'TOOL_TIMEOUT', 'TURN_TIMEOUT') then 'DEADLINE_EXCEEDED'
         when p_code in ('MODEL_UNAVAILABLE', 'TOOL_UNAVAILABLE') then 'UNAVAILABLE'
         when p_code = 'MODEL_AUTH' then 'UNAUTHENTICATED'
-        when p_code = 'UNKNOWN_TOOL' then 'NOT_FOUND'
+        when p_code in ('UNKNOWN_TOOL', 'UNKNOWN_RESOURCE') then 'NOT_FOUND'
         when p_code = 'MAX_STEPS' then 'ABORTED'
-        when p_code in ('CONTENT_FILTER', 'AGENT_UNUSABLE') then 'FAILED_PRECONDITION'
+        when p_code in ('CONTENT_FILTER', 'AGENT_UNUSABLE', 'NOT_RESUMABLE')
+            then 'FAILED_PRECONDITION'
         when p_code = 'UNSTORABLE' then 'DATA_LOSS'
         else 'INTERNAL' end
 $$;
 
+-- What clients are told instead of a provider's own words, which may hold the request, the
+-- prompt, a part of a key or the name of a host. Null: the message is ours.
+create or replace function nocturne.genkit_plain(p_code text) returns text language sql immutable as $$
+    select case p_code
+        when 'MODEL_REJECTED' then 'the model has refused the request'
+        when 'MODEL_UNAVAILABLE' then 'the model is not available'
+        when 'MODEL_TIMEOUT' then 'the model did not answer in time'
+        when 'MODEL_AUTH' then 'the model does not accept the credentials of this agent'
+        when 'MODEL_GARBAGE' then 'the model''s answer cannot be read'
+        when 'MODEL_TRUNCATED' then 'the model''s answer was cut off'
+        when 'RATE_LIMITED' then 'the model is asked too often'
+        when 'QUOTA_EXCEEDED' then 'the quota of the model is used up'
+        when 'CONTEXT_OVERFLOW' then 'the conversation is too long for the model'
+        when 'AGENT_UNUSABLE' then 'the agent cannot be used' end
+$$;
+
 -- {"status","message"}. In results the message starts with the status, as Genkit's do; to that of
 -- an error frame the client adds it by itself.
-create or replace function nocturne.genkit_error(p_error json, p_status text, p_frame boolean) returns text
-language sql immutable as $$
+create or replace function nocturne.genkit_error(p_error json, p_status text, p_frame boolean)
+returns text language sql immutable as $$
     select '{"status":"' || s || '","message":'
         || to_json(case when p_frame then m else s || ': ' || m end) || '}'
     from (select case when p_error is not null then nocturne.genkit_code(p_error ->> 'code')
@@ -29,8 +47,9 @@ language sql immutable as $$
                       when p_status = 'aborted' then 'CANCELLED'
                       else 'INTERNAL' end as s,
                  -- the first line: what follows may be a program's stack trace
-                 coalesce(split_part(p_error ->> 'message', chr(10), 1), 'the turn was ' || p_status)
-                     as m) x
+                 coalesce(nocturne.genkit_plain(p_error ->> 'code'),
+                          split_part(p_error ->> 'message', chr(10), 1),
+                          'the turn was ' || p_status) as m) x
 $$;
 
 -- The status of a snapshot. A turn that is being aborted can end in no other way.
@@ -161,17 +180,25 @@ $$;
 
 -- One turn. `refused` says why there is none: {"status","message"}; with `misuse` it is a
 -- mistake of the request (an error), else an outcome of the turn (a result that failed).
-create or replace function nocturne.genkit_submit(p_agent text, p_input json, p_session text, p_snapshot uuid,
-    p_options json, p_key text, p_busy text, p_tenant text,
+create or replace function nocturne.genkit_submit(p_agent text, p_input json, p_session text,
+    p_snapshot uuid, p_options json, p_key text, p_busy text, p_tenant text,
     out task_id uuid, out session_id text, out status text, out refused text, out misuse boolean)
 language plpgsql as $$
 declare
     t nocturne.task;
     s text;
     busy uuid;
+    -- What is sent again is not judged again: the session may be busy with this very turn. Two at
+    -- once are told apart by nocturne.submit().
+    known boolean := p_key is not null and exists (
+        select 1 from nocturne.idempotency i
+        join nocturne.task x on x.task_id = i.task_id
+        where i.tenant = p_tenant and i.key = p_key);
 begin
     misuse := false;
-    if p_snapshot is not null then
+    if known then
+        null;
+    elsif p_snapshot is not null then
         select * into t from nocturne.task x
         where x.task_id = p_snapshot and x.tenant = p_tenant and x.agent = p_agent;
         if not found then

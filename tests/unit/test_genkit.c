@@ -112,6 +112,33 @@ static void an_answer_that_a_reset_makes_void_is_not_sent(void **state)
         "");
 }
 
+static void half_a_step_that_is_void_is_said_to_be_nothing(void **state)
+{
+    (void)state;
+    assert_frames(
+        "0 {\"type\":\"step.started\",\"step\":2}\n"
+        "0 {\"type\":\"content.delta\",\"text\":\"x\"}\n"
+        "0 {\"type\":\"reset\",\"to_seq\":1,\"reason\":\"takeover\"}\n"
+        "0 {\"type\":\"step.started\",\"step\":2}\n"
+        "0 {\"type\":\"reset\",\"to_seq\":1,\"reason\":\"takeover\"}\n",
+        "data: {\"message\":{\"modelChunk\":{\"role\":\"model\",\"index\":2,\"content\":["
+        "{\"text\":\"x\"}]}}}\n\n"
+        "data: {\"message\":{\"modelChunk\":{\"role\":\"model\",\"index\":2,\"content\":[],"
+        "\"aggregated\":true}}}\n\n");
+}
+
+static void an_answer_from_before_the_question_says_so(void **state)
+{
+    (void)state;
+    assert_frames(
+        "0 {\"type\":\"tool.result\",\"step\":0,\"call_id\":\"a\",\"name\":\"t\",\"output\":1,"
+        "\"pending\":true}\n"
+        "0 {\"type\":\"step.started\",\"step\":1}\n",
+        "data: {\"message\":{\"modelChunk\":{\"role\":\"tool\",\"index\":0,\"content\":["
+        "{\"toolResponse\":{\"name\":\"t\",\"ref\":\"a\",\"output\":1},"
+        "\"metadata\":{\"source\":\"pending\"}}]}}}\n\n");
+}
+
 static void the_frames_do_not_depend_on_how_events_were_flushed(void **state)
 {
     static const char first[] = "0 {\"type\":\"step.started\",\"step\":1}\n";
@@ -181,7 +208,7 @@ static void a_message_is_passed_on_as_it_was_written(void **state)
                                   "{\"data\":{\"n\":1.50}}]}}");
     assert_string_equal(in.session_id, "s 1");
     assert_null(in.snapshot_id);
-    assert_string_equal(in.options, "{\"foreground\":true}");
+    assert_string_equal(in.options, "{\"as\":\"genkit\",\"foreground\":true}");
     genkit_input_release(&in);
 }
 
@@ -211,12 +238,65 @@ static void a_restart_says_whether_it_is_resumed(void **state)
                   false, &in),
         0);
     assert_true(in.detach);
-    assert_string_equal(in.input, "null");
+    assert_string_equal(in.input, "{}");
     assert_string_equal(
         in.options,
         "{\"resume\":{\"respond\":[{\"name\":\"a\",\"call_id\":\"1\",\"output\":{\"x\":1}}],"
         "\"restart\":[{\"name\":\"b\",\"call_id\":\"2\",\"input\":[],\"resumed\":false},"
-        "{\"name\":\"c\"}]}}");
+        "{\"name\":\"c\"}]},\"as\":\"genkit\"}");
+    genkit_input_release(&in);
+}
+
+static bool takes_part(const char *part)
+{
+    struct genkit_input in;
+    BUF_AUTO(body, BUF_MAX);
+    bool good;
+
+    (void)buf_printf(&body, "{\"data\":{\"message\":{\"role\":\"model\",\"content\":[%s]}}}", part);
+    good = read_body(body.data, false, &in) == 0;
+    genkit_input_release(&in);
+    return good;
+}
+
+static void parts_are_taken_as_genkit_takes_them(void **state)
+{
+    static const char *const good[] = {
+        "",
+        "{}",
+        "{\"data\":null}",
+        "{\"custom\":{}}",
+        "{\"nothing\":1}",
+        "{\"resource\":{\"uri\":\"x:y\"}}",
+        "{\"toolRequest\":{\"name\":\"t\"}}",
+        "{\"text\":\"a\",\"metadata\":{}}",
+    };
+    static const char *const bad[] = {
+        "7",
+        "{\"text\":5}",
+        "{\"text\":null}",
+        "{\"custom\":1}",
+        "{\"media\":{}}",
+        "{\"media\":7}",
+        "{\"resource\":{}}",
+        "{\"toolResponse\":{\"ref\":\"a\"}}",
+        "{\"text\":\"a\",\"metadata\":7}",
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++)
+        assert_true(takes_part(good[i]));
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        assert_false(takes_part(bad[i]));
+}
+
+static void an_input_may_have_no_message(void **state)
+{
+    struct genkit_input in;
+
+    (void)state;
+    assert_int_equal(read_body("{\"data\":{},\"init\":{}}", false, &in), 0);
+    assert_string_equal(in.input, "{}");
     genkit_input_release(&in);
 }
 
@@ -224,7 +304,7 @@ static void misuse_is_told_by_grpc_status_names(void **state)
 {
     (void)state;
     assert_refused("{}", false, "INVALID_ARGUMENT");
-    assert_refused("{\"data\":{}}", false, "INVALID_ARGUMENT");
+    assert_refused("{\"data\":{\"message\":null}}", false, "INVALID_ARGUMENT");
     assert_refused("{" HI ",\"init\":7}", false, "INVALID_ARGUMENT");
     assert_refused("{" HI ",\"init\":{\"sessionId\":\"a\\nb\"}}", false, "INVALID_ARGUMENT");
     assert_refused("{\"data\":{\"resume\":{\"respond\":[7]}}}", false, "INVALID_ARGUMENT");
@@ -242,11 +322,15 @@ int main(void)
         cmocka_unit_test(answers_of_tools_are_one_chunk_in_the_order_of_the_requests),
         cmocka_unit_test(answers_of_a_resume_come_first_and_shift_the_index),
         cmocka_unit_test(an_answer_that_a_reset_makes_void_is_not_sent),
+        cmocka_unit_test(half_a_step_that_is_void_is_said_to_be_nothing),
+        cmocka_unit_test(an_answer_from_before_the_question_says_so),
         cmocka_unit_test(the_frames_do_not_depend_on_how_events_were_flushed),
         cmocka_unit_test(lines_that_are_no_events_are_refused),
         cmocka_unit_test(a_message_is_passed_on_as_it_was_written),
         cmocka_unit_test(empty_ids_count_as_absent_and_init_may_be_missing),
         cmocka_unit_test(a_restart_says_whether_it_is_resumed),
+        cmocka_unit_test(parts_are_taken_as_genkit_takes_them),
+        cmocka_unit_test(an_input_may_have_no_message),
         cmocka_unit_test(misuse_is_told_by_grpc_status_names),
     };
 

@@ -72,13 +72,23 @@ static bool has_part(const cJSON *content, const char *key)
     return false;
 }
 
+/* The text of a part; data as its JSON, because a model has no other way to see it. */
+static void take_part_text(const cJSON *part, struct buf *text)
+{
+    const cJSON *data = json_get(part, "data");
+    char *json = data ? json_print(data) : NULL;
+
+    (void)buf_puts(text, json_str_or(part, "text", json ? json : ""));
+    free(json);
+}
+
 static void put_joined_text(struct buf *messages, const cJSON *content)
 {
     BUF_AUTO(text, BUF_MAX);
     const cJSON *part;
 
     cJSON_ArrayForEach (part, content)
-        (void)buf_puts(&text, json_str_or(part, "text", ""));
+        take_part_text(part, &text);
     (void)json_put_strn(messages, text.data, text.len);
 }
 
@@ -90,9 +100,10 @@ static void put_media_parts(struct buf *messages, const cJSON *content)
     (void)json_open(messages, '[');
     cJSON_ArrayForEach (part, content) {
         const cJSON *media = json_get(part, "media");
-        const char *text = json_str_or(part, "text", NULL);
+        BUF_AUTO(text, BUF_MAX);
 
-        if (!media && !text)
+        take_part_text(part, &text);
+        if (!media && text.len == 0)
             continue;
         (void)json_open(messages, '{');
         if (media) {
@@ -103,7 +114,8 @@ static void put_media_parts(struct buf *messages, const cJSON *content)
             (void)json_close(messages, '}');
         } else {
             (void)json_put_member_str(messages, "type", "text");
-            (void)json_put_member_str(messages, "text", text);
+            (void)json_put_key(messages, "text");
+            (void)json_put_strn(messages, text.data, text.len);
         }
         (void)json_close(messages, '}');
     }

@@ -11,6 +11,7 @@
 #include "tool.h"
 
 #include "json.h"
+#include "log.h"
 #include "mem.h"
 #include "utf8.h"
 
@@ -80,6 +81,21 @@ static const char *code_of(enum err_code code)
 
 /* ---- http ---- */
 
+const char *tool_reason(const struct err *err)
+{
+    if (err->code == ERR_CANCELED)
+        return err->msg;
+    log_line(LOG_WARN, "", "an endpoint of an agent: %s", err->msg);
+    switch (err->code) {
+    case ERR_TIMEOUT:
+        return "the endpoint did not answer in time";
+    case ERR_INVALID:
+        return "the endpoint cannot be asked, or its answer not be taken";
+    default:
+        return "the endpoint cannot be reached, or has broken off";
+    }
+}
+
 static void on_posted(void *owner, const struct err *err)
 {
     struct tool_run *run = owner;
@@ -92,7 +108,7 @@ static void on_posted(void *owner, const struct err *err)
         return;
     }
     if (err->code != ERR_OK) {
-        tool_fail(run, code_of(err->code), err->msg, "");
+        tool_fail(run, code_of(err->code), tool_reason(err), "");
         return;
     }
     if (call->status >= 200 && call->status < 300) {

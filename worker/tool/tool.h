@@ -65,5 +65,9 @@ size_t tool_put_env(char **vars, const struct agent_pairs *env, const struct too
 size_t tool_put_headers(char **lines, const struct agent_pairs *headers,
                         const struct tool_ids *ids);
 
+/* Why a request of ours failed, as models and clients may read it: names of hosts are logged, and
+ * not told. */
+const char *tool_reason(const struct err *err);
+
 /* Replace each ${NAME} of `text` by the environment's NAME (nothing when unset). */
 void tool_expand(struct buf *out, const char *text);
