@@ -22,8 +22,9 @@ struct api_conf {
     char *database, *listen, *cors_origin, *genkit_prefix, *log_level;
     bool hints;
     int64_t pool, max_conns, max_waiters, max_subscribers, max_parked_per_peer;
-    uint64_t max_head, max_body, max_out;                                 /* bytes */
-    uint64_t head_timeout, body_timeout, idle_timeout, keep_alive, drain; /* milliseconds */
+    uint64_t max_head, max_body, max_out; /* bytes */
+    uint64_t head_timeout, body_timeout, idle_timeout, keep_alive, drain,
+        genkit_wait; /* milliseconds */
 };
 
 enum { STATUS_CLASSES = 6 }; /* 0: cut off, 1xx..5xx */

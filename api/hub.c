@@ -322,6 +322,12 @@ void hub_follow(struct hub *hub, struct request *r, const char *task_id, int64_t
     }
 }
 
+void hub_leave(struct request *r)
+{
+    httpd_watch(r->http, NULL, NULL);
+    (void)sub_release(r->http->ud);
+}
+
 void hub_subscribe(struct hub *hub, struct request *r, const char *task_id, int64_t after)
 {
     hub_follow(hub, r, task_id, after, NULL);

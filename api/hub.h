@@ -38,6 +38,8 @@ struct hub_watch {
 void hub_follow(struct hub *hub, struct request *r, const char *task_id, int64_t after,
                 const struct hub_watch *watch);
 
+void hub_leave(struct request *r); /* that follows; it is the watcher's again, without left() */
+
 void hub_hint(struct hub *hub, const char *task_id); /* there are new events */
 void hub_recheck(struct hub *hub);                   /* hints may have been missed */
 void hub_drain(struct hub *hub);                     /* cut native streams: clients come again */

@@ -33,6 +33,7 @@ static const struct config_key keys[] = {
     KEY(cors_origin, CONFIG_STR, "*", "origins whose pages may call: *, a list, or nothing"),
     KEY(genkit_prefix, CONFIG_STR, "/genkit",
         "path above the agents for Genkit's client; empty: none"),
+    KEY(genkit_wait, CONFIG_MS, "4m", "for a snapshot to settle; then it is told as it stands"),
     KEY(max_conns, CONFIG_INT, "12000", "connections of clients"),
     KEY(max_waiters, CONFIG_INT, "10000", "requests that wait for a task's end"),
     KEY(max_subscribers, CONFIG_INT, "10000", "open event streams"),
@@ -58,6 +59,8 @@ static void on_hint(void *owner, const char *payload)
         hub_hint(api->hub, payload + 2);
     else if (strncmp(payload, "d:", 2) == 0)
         waiters_hint(api->waiters, payload + 2);
+    else if (*payload == 'w')
+        genkit_hint(api->genkit, payload + 1);
 }
 
 static void on_hints_up(void *owner)

@@ -128,11 +128,12 @@ void store_genkit_find(struct pg *pg, struct pg_call *call, const char *agent,
     pg_exec(pg, call, STORE_TASK_MS, done, owner);
 }
 
-bool store_read_genkit_find(PGresult *res, const char **ret_frames)
+bool store_read_genkit_find(PGresult *res, const char **ret_frames, bool *ret_foreground)
 {
     if (PQntuples(res) == 0)
         return false;
     *ret_frames = column_text(res, 0, 0);
+    *ret_foreground = column_bool(res, 0, 1);
     return true;
 }
 

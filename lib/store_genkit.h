@@ -59,7 +59,7 @@ int store_read_genkit_output(PGresult *res, struct genkit_output_row *ret_row, s
 /* genkit_find.sql. False from the reader: unknown; `*ret_frames` is NULL for a task's stream. */
 void store_genkit_find(struct pg *pg, struct pg_call *call, const char *agent,
                        const char *stream_id, pg_done_fn *done, void *owner);
-bool store_read_genkit_find(PGresult *res, const char **ret_frames);
+bool store_read_genkit_find(PGresult *res, const char **ret_frames, bool *ret_foreground);
 
 /* genkit_keep.sql */
 void store_genkit_keep(struct pg *pg, struct pg_call *call, const char *stream_id,

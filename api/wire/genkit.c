@@ -27,7 +27,7 @@ enum look_state {
     LOOK_CHECKING,  /* genkit_agent.sql */
     LOOK_READING,   /* genkit_snapshot.sql or genkit_abort.sql */
     LOOK_RESTING,   /* the database did not answer: a delay */
-    LOOK_FOLLOWING, /* the hub tells of the end */
+    LOOK_FOLLOWING, /* the hub tells of the end, or `rest` runs out */
 };
 
 enum look_kind { LOOK_GET, LOOK_WAIT, LOOK_ABORT };
@@ -39,6 +39,7 @@ struct look {
     struct request *r;
     const char *snapshot_id, *session_id; /* NULL: not given; in r->body */
     bool checked;                         /* the agent is there */
+    bool waited;                          /* long enough: it is told as it stands */
     uint64_t until_ms;
     struct delay rest;
     struct genkit_chunks chunks;
@@ -143,6 +144,7 @@ static long on_events(struct request *r, const struct sweep_row *chunk, int64_t 
     if (!look->chunks.ended)
         return 0;
     httpd_watch(r->http, NULL, NULL);
+    delay_cancel(&look->rest);
     look->until_ms = clock_mono_ms() + READ_PATIENCE_MS;
     look_read(look);
     return HUB_TAKEN;
@@ -150,9 +152,22 @@ static long on_events(struct request *r, const struct sweep_row *chunk, int64_t 
 
 static void on_left(struct request *r, bool cut)
 {
+    struct look *look = r->ud;
+
     (void)cut;
-    (void)look_free(r->ud);
+    delay_cancel(&look->rest);
+    (void)look_free(look);
     request_over(r);
+}
+
+static void on_waited(void *owner)
+{
+    struct look *look = owner;
+
+    hub_leave(look->r);
+    look->waited = true;
+    look->until_ms = clock_mono_ms() + READ_PATIENCE_MS;
+    look_read(look);
 }
 
 static void look_follow(struct look *look)
@@ -166,6 +181,7 @@ static void look_follow(struct look *look)
     }
     look_enter(look, LOOK_FOLLOWING);
     r->ud = look;
+    delay_start(look->gk->delays, &look->rest, look->gk->api->conf.genkit_wait, on_waited, look);
     hub_follow(look->gk->api->hub, r, look->snapshot_id, 0, &watch);
 }
 
@@ -184,7 +200,7 @@ static void on_snapshot(void *owner, PGresult *res, const struct err *err)
     if (!json)
         look_error(look, "NOT_FOUND",
                    look->snapshot_id ? "Snapshot not found" : "Session not found");
-    else if (look->kind == LOOK_WAIT && !settled && !look->chunks.ended)
+    else if (look->kind == LOOK_WAIT && !settled && !look->chunks.ended && !look->waited)
         look_follow(look);
     else
         genkit_reply_result(look_free(look), json);
@@ -334,6 +350,11 @@ struct genkit *genkit_new(struct api *api)
     gk->lives = genkit_lives_new(api);
     gk->delays = delays_new(&api->loop.uv);
     return gk;
+}
+
+void genkit_hint(struct genkit *gk, const char *payload)
+{
+    genkit_lives_hint(gk->lives, payload);
 }
 
 static void on_idle(void *owner)

@@ -3,7 +3,8 @@
  *
  *   POST {prefix}/{agent}                  a turn, a flow's run, or a stream joined again
  *   POST {prefix}/{agent}/getSnapshot      {"data": {"snapshotId"} | {"sessionId"}}
- *   POST {prefix}/{agent}/waitForSnapshot  the same, answered when it has settled
+ *   POST {prefix}/{agent}/waitForSnapshot  the same by snapshotId, answered when it has settled, or
+ *                                          as it stands after the setting genkit_wait
  *   POST {prefix}/{agent}/abort            {"data": {"snapshotId"}}
  *
  * Every turn is a task; its id is also the id of its snapshot and of its stream. The prefix is the
@@ -22,6 +23,8 @@ void genkit_when_idle(struct genkit *gk, void (*done)(void *owner), void *owner)
 
 /* After hub_drain() and after the connections to the database have been closed. */
 void genkit_close(struct genkit *gk);
+
+void genkit_hint(struct genkit *gk, const char *payload); /* "w" has come, and this */
 
 void genkit_turn(struct request *r);
 void genkit_get_snapshot(struct request *r);

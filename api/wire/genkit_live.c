@@ -1,10 +1,11 @@
 /*
- *   READ ---> LEFT ---> ENDING ---> freed
- *     ^        |
- *     +--------+
+ *   READ ---> LEFT ---> ASKING ---> ENDING ---> freed
+ *     ^        |           |
+ *     +--------+-----------+---> freed: another api has readers
  *
  * READ    somebody reads
  * LEFT    nobody does; for a moment the client may still come back
+ * ASKING  the other apis were asked whether they have readers
  * ENDING  genkit_abort.sql's function, once; should it fail, the turn goes on unwatched
  */
 #include "wire/genkit_live.h"
@@ -21,7 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum live_state { LIVE_READ, LIVE_LEFT, LIVE_ENDING };
+enum live_state { LIVE_READ, LIVE_LEFT, LIVE_ASKING, LIVE_ENDING };
 
 struct genkit_live {
     enum live_state state;
@@ -40,6 +41,7 @@ struct genkit_lives {
     struct map by_task;
     struct list all;
     struct delays *delays;
+    char self[9]; /* who speaks, in hints: one hears its own, too */
 };
 
 static void live_enter(struct genkit_live *live, enum live_state state)
@@ -78,7 +80,15 @@ static void on_aborted(void *owner, PGresult *res, const struct err *err)
         live_free(live);
 }
 
-static void on_grace_over(void *owner)
+static void tell(const struct genkit_live *live, char what)
+{
+    char payload[NOTIFY_MAX_BYTES + 1];
+
+    snprintf(payload, sizeof(payload), "w%c:%s:%s", what, live->task_id, live->lives->self);
+    notify_put(live->lives->api->notify, payload);
+}
+
+static void on_not_answered(void *owner)
 {
     struct genkit_live *live = owner;
     struct api *api = live->lives->api;
@@ -86,6 +96,37 @@ static void on_grace_over(void *owner)
     live_enter(live, LIVE_ENDING);
     store_task_abort(pgpool_pick(api->pool), &live->call, live->task_id, "the client has left",
                      "genkit", on_aborted, live);
+}
+
+static void on_grace_over(void *owner)
+{
+    struct genkit_live *live = owner;
+
+    live_enter(live, LIVE_ASKING);
+    tell(live, '?');
+    delay_start(live->lives->delays, &live->grace, GENKIT_ANSWER_MS, on_not_answered, live);
+}
+
+static bool is_left(const struct genkit_live *live)
+{
+    return live->state == LIVE_LEFT || live->state == LIVE_ASKING;
+}
+
+void genkit_lives_hint(struct genkit_lives *lives, const char *payload)
+{
+    char what, task_id[ID_BYTES], who[sizeof(lives->self)];
+    struct map_node *node;
+    struct genkit_live *live;
+
+    if (sscanf(payload, "%c:%36[0-9a-f-]:%8[0-9a-f]", &what, task_id, who) != 3 ||
+        strcmp(who, lives->self) == 0)
+        return;
+    node = map_find(&lives->by_task, task_id);
+    live = node ? container_of(node, struct genkit_live, node) : NULL;
+    if (live && what == '?' && live->readers > 0)
+        tell(live, '!');
+    else if (live && what == '!' && is_left(live))
+        live_free(live);
 }
 
 struct genkit_live *genkit_live_enter(struct genkit_lives *lives, const char *task_id, bool ends)
@@ -102,7 +143,7 @@ struct genkit_live *genkit_live_enter(struct genkit_lives *lives, const char *ta
     }
     live->readers++;
     live->ends = live->ends || ends;
-    if (live->state == LIVE_LEFT) {
+    if (is_left(live)) {
         delay_cancel(&live->grace);
         live_enter(live, LIVE_READ);
     }
@@ -140,6 +181,7 @@ struct genkit_lives *genkit_lives_new(struct api *api)
     struct genkit_lives *lives = xcalloc(1, sizeof(*lives));
 
     lives->api = api;
+    snprintf(lives->self, sizeof(lives->self), "%08x", (unsigned)id_random32());
     map_init(&lives->by_task);
     list_init(&lives->all);
     lives->delays = delays_new(&api->loop.uv);

@@ -380,12 +380,13 @@ static void on_found(void *owner, PGresult *res, const struct err *err)
 {
     struct run *run = owner;
     const char *frames;
+    bool foreground;
     struct request *r;
 
     if (err->code != ERR_OK) {
         r = run_free(run);
         genkit_reply_err(r, err);
-    } else if (!store_read_genkit_find(res, &frames)) {
+    } else if (!store_read_genkit_find(res, &frames, &foreground)) {
         r = run_free(run);
         reply_empty(r, 204);
     } else if (frames) {
@@ -395,6 +396,7 @@ static void on_found(void *owner, PGresult *res, const struct err *err)
         finish_stream(run);
     } else {
         snprintf(run->id, sizeof(run->id), "%s", run->stream_id);
+        run->ends = run->ends && foreground;
         begin_stream(run, false);
         follow(run);
     }
@@ -431,7 +433,6 @@ static void read_input(struct run *run, const struct genkit_agent_row *agent)
         run_refuse(run, run->input.refused, err.msg);
     } else {
         json_release(&run->r->body);
-        run->ends = agent->abort_on_gone;
         submit(run, agent);
     }
 }
@@ -444,6 +445,7 @@ static void on_agent(void *owner, PGresult *res, const struct err *err)
     struct request *r;
 
     if (bad.code == ERR_OK && store_read_genkit_agent(res, &agent, &bad) == 0) {
+        run->ends = agent.abort_on_gone;
         if (run->stream && run->stream_id)
             find_stream(run);
         else

@@ -1,5 +1,6 @@
 // What Nocturne promises beyond Genkit's own server, with Genkit's own client. Runs inside a copy
-// of the conformance suite. Besides its environment: SERVE_PID (tests/wire/serve.sh), TOOLS_URL.
+// of the conformance suite. Besides its environment: SERVE_PID (tests/wire/serve.sh), TOOLS_URL,
+// SECOND_URL (the agents under another api process).
 import { readFileSync, readdirSync } from 'node:fs';
 import { after, before } from 'node:test';
 import { agent, assert, cfg, collect, fails, failsAsAgentError, post, remoteAgent, sim, streamFlow, test, texts, uid, until, url, userMsg } from '../helpers.mjs';
@@ -130,7 +131,82 @@ test('an answered question is stored as resolved', async () => {
   assert.deepEqual(parts[0].metadata, { resolvedInterrupt: true });
   assert.equal(parts[1].metadata, undefined);
   assert.deepEqual(state.messages[2].metadata, { resumed: true });
+  assert.deepEqual(state.messages[2].content.map((p) => p.metadata), [undefined, { source: 'pending' }]);
   assert.deepEqual(state.messages.map((x) => x.role), ['user', 'model', 'tool', 'model']);
+});
+
+test('the answers of a resume are one chunk, as they stand in the history', async () => {
+  const chat = agent().chat();
+  const r = await chat.send(`call ${cfg.tool.weather} {"city":"Oslo"} and call ${cfg.tool.ask} {"question":"q"} then say {{tools}}`);
+  const turn = chat.resumeStream({ respond: [r.interrupts[0].respond('yes')] });
+  const raws = [];
+  for await (const c of turn.stream) raws.push(c.raw);
+  await turn.response;
+  const { state } = await agent().getSnapshot(chat.snapshotId);
+  assert.deepEqual(raws[0].modelChunk, { role: 'tool', index: 0, content: state.messages[2].content });
+  assert.deepEqual(state.messages[2].content.map((p) => p.toolResponse.name), [cfg.tool.weather, cfg.tool.ask]);
+  assert.deepEqual(state.messages[2].content[0].metadata, { source: 'pending' });
+});
+
+test('an answer that is filtered fails the turn, and the session goes on before it', async () => {
+  const chat = agent().chat();
+  const ok = await chat.send('say base');
+  const e = await failsAsAgentError(chat.send('say half then finish content_filter'), 'FAILED_PRECONDITION');
+  assert.match(e.message, /Generation blocked/);
+  assert.equal(e.response.finishReason, 'failed');
+  assert.equal(e.snapshotId, ok.snapshotId);
+  const leaf = await agent().getSnapshot({ sessionId: ok.sessionId });
+  assert.equal(leaf.status, 'failed');
+  assert.deepEqual(texts(leaf.state.messages), ['say base', 'base', 'say half then finish content_filter']);
+  assert.equal((await agent().chat({ sessionId: ok.sessionId }).send('say n={{n}}')).text, 'n=3');
+});
+
+test('messages of any role and part are taken, and none at all', async () => {
+  const A = (message) => agent().chat().send({ message });
+  const last = async (m) => (await sim.requests()).map((r) => r.messages).reverse().find((x) => JSON.stringify(x).includes(m)).at(-1);
+  for (const role of ['user', 'system', 'model']) {
+    const m = uid();
+    const r = await A({ role, content: [{ text: m }, { custom: { a: 1 } }] });
+    assert.equal(r.finishReason, 'stop', role);
+    assert.deepEqual(await last(m), { role: role === 'model' ? 'assistant' : role, content: m });
+    const { state } = await agent().getSnapshot(r.snapshotId);
+    assert.deepEqual(state.messages[0], { role, content: [{ text: m }, { custom: { a: 1 } }] });
+  }
+  const m = uid();
+  assert.equal((await A({ role: 'user', content: [{ data: { m } }] })).finishReason, 'stop');
+  assert.deepEqual(await last(m), { role: 'user', content: `{"m":"${m}"}` });
+  assert.equal((await A({ role: 'user', content: [] })).finishReason, 'stop');
+  await failsAsAgentError(A({ role: 'user', content: [{ resource: { uri: 'x:y' } }] }), 'NOT_FOUND');
+  const chat = agent().chat();
+  await chat.send('say one');
+  assert.equal((await chat.send({})).text, 'one'); // the script is the last user message, again
+  assert.deepEqual((await agent().getSnapshot(chat.snapshotId)).state.messages.map((x) => x.role), ['user', 'model', 'model']);
+  await failsAsAgentError(agent().chat().resume({}), 'FAILED_PRECONDITION');
+});
+
+test('a provider\'s own words do not reach the client', async () => {
+  const m = uid();
+  for (const script of ['fail 400', 'fail 500', 'drop', 'garbage', 'ratelimit 9', 'fail 401']) {
+    const e = await failsAsAgentError(agent().chat().send(`${script} ${m}`));
+    assert.match(e.message, /^[A-Z_]+: the model/, script);
+    const all = JSON.stringify(e.response.raw) + e.message;
+    for (const word of ['127.0.0.1', String(cfg.modelPort), m, 'scripted', 'http']) assert.ok(!all.includes(word), `${script}: ${word} in ${all}`);
+  }
+});
+
+test('a turn that is sent again with its idempotency key is the same turn, whatever its session does', async () => {
+  for (const name of ['assistantReject', 'assistantInterrupt']) {
+    const g = uid('g');
+    const body = { data: userMsg(`gate ${g} then say once`), init: { sessionId: uid('k') } };
+    const key = { 'idempotency-key': uid('key') };
+    const first = post(`${cfg.base}/${name}`, body, key);
+    await until(async () => (await sim.seen(g)).length > 0);
+    const again = post(`${cfg.base}/${name}`, body, key);
+    setTimeout(() => sim.open(g), 300);
+    assert.equal((await first).json.result.message?.content[0].text, 'once', name);
+    assert.deepEqual((await again).json, (await first).json);
+    assert.equal((await sim.seen(g)).length, 1);
+  }
 });
 
 test('a question that is asked again does not stand in the history twice', async () => {
@@ -144,17 +220,60 @@ test('a question that is asked again does not stand in the history twice', async
   assert.match(done.text, /did .*\/x/);
 });
 
-test('stop closes the model call soon', async () => {
-  const m = uid();
-  const turn = agent().chat().sendStream(`stream 200 tokens 50ms then say ${m}`);
-  turn.response.catch(() => {});
+const closed = async (m) => (await sim.seen(m))[0]?.status === 'client-closed';
+
+const alive = { when: process.env.APIS !== 'kill', why: 'an api that dies in the moment after its client left does not tell' };
+test('stop closes the model call within 250 ms', alive, async () => {
+  const took = [];
+  for (let i = 0; i < 7; i++) {
+    const m = uid();
+    const turn = agent().chat().sendStream(`stream 200 tokens 50ms then say ${m}`);
+    turn.response.catch(() => {});
+    await until(async () => (await sim.seen(m))[0]?.chunks > 2, { every: 10 });
+    const t0 = Date.now();
+    turn.abort();
+    await until(() => closed(m), { every: 10 });
+    took.push((await sim.seen(m))[0].endedAt - t0);
+  }
+  console.log(`# the model calls were closed after ${took.join(', ')} ms`);
+  took.sort((x, y) => x - y);
+  assert.ok(took[3] <= 250, `median of ${took}`); // each, on a machine that has nothing else to do
+});
+
+const second = { when: !!process.env.SECOND_URL, why: 'SECOND_URL not set' };
+const stream = (base, name, streamId, extra = {}) => streamFlow({ url: `${base}/${name}`, streamId, ...extra });
+/** A turn in the foreground through the first api: its stream id, and who reads it. */
+async function begun(m, n = 30) {
+  const ac = new AbortController();
+  const f = streamFlow({ url: url.server, input: userMsg(`stream ${n} tokens 50ms then say ${m}`), init: {}, abortSignal: ac.signal });
+  const chunks = collect(f);
+  const id = await f.streamId;
   await until(async () => (await sim.seen(m))[0]?.chunks > 2, { every: 10 });
-  const t0 = Date.now();
-  turn.abort();
-  await until(async () => (await sim.seen(m))[0].status === 'client-closed', { every: 10 });
-  const ms = Date.now() - t0;
-  console.log(`# the model call was closed after ${ms} ms`);
-  assert.ok(ms < 1500, `${ms} ms`); // 250 on a machine that has nothing else to do
+  return { id, leave: () => { ac.abort(); return chunks; } };
+}
+
+test('who comes back through another api at once has not left', second, async () => {
+  const m = uid();
+  const turn = await begun(m);
+  turn.leave();
+  const all = await collect(stream(process.env.SECOND_URL, cfg.agentServer, turn.id));
+  assert.equal(all.output.finishReason, 'stop');
+  assert.equal(all.output.message.content[0].text, `${want(30)}${m}`);
+  assert.equal(textOf(all.chunks), `${want(30)}${m}`);
+});
+
+test('a turn goes on while somebody reads it through another api, and ends with the last', second, async () => {
+  const m = uid();
+  const turn = await begun(m, 400);
+  const ac = new AbortController();
+  const other = collect(stream(process.env.SECOND_URL, cfg.agentServer, turn.id, { abortSignal: ac.signal }));
+  await new Promise((r) => setTimeout(r, 200));
+  turn.leave();
+  await new Promise((r) => setTimeout(r, 700));
+  assert.equal((await sim.seen(m))[0].status, 'open');
+  ac.abort();
+  await other;
+  await until(() => closed(m));
 });
 
 test('a client of the JSON path that goes away stops its turn, too', async () => {
@@ -251,4 +370,15 @@ test('the database is killed under a detached turn: wait() of the client bears i
   const s = await waiting;
   assert.equal(s.status, 'completed');
   assert.equal(texts(s.state.messages).at(-1), 'survived');
+});
+
+test('a worker is killed under a foreground stream: what is void is said to be, and the result is right', kills, async () => {
+  const turn = agent().chat().sendStream('stream 30 tokens 40ms');
+  const raws = [];
+  for await (const c of turn.stream) { raws.push(c.raw); if (raws.length === 8) killed('nocturne-worker'); }
+  assert.equal((await turn.response).text, want(30));
+  const at = raws.findIndex((r) => r.modelChunk?.aggregated);
+  assert.ok(at > 0, 'a chunk that takes back');
+  assert.deepEqual(raws[at].modelChunk, { role: 'model', index: 0, content: [], aggregated: true });
+  assert.equal(textOf(raws.slice(at)), want(30));
 });
