@@ -156,6 +156,9 @@ static void put_tasks(struct buf *out, const struct stats_row *row)
     }
     put_status(out, "completed", completed > 0 ? completed : 0);
     put(out, "nocturne_ready", "gauge", "Tasks that a worker may claim now.", (double)row->ready);
+    put(out, "nocturne_tasks_quarantined", "gauge",
+        "Failed tasks that took three workers with them and were not retried.",
+        (double)row->quarantined);
     put(out, "nocturne_leader_present", "gauge", "Does a scheduler lead?",
         row->leaders > 0 ? 1 : 0);
 }

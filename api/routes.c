@@ -22,6 +22,7 @@ const struct route routes[] = {
     {"GET",    "/v1/tasks/{}/events",        "after format",                                "task_events",       task_events             },
     {"POST",   "/v1/tasks/{}/abort",         "",                                            "task_abort",        task_abort              },
     {"POST",   "/v1/tasks/{}/resume",        "",                                            "task_resume",       task_resume             },
+    {"POST",   "/v1/tasks/{}/retry",         "",                                            "task_retry",        task_retry              },
     {"GET",    "/v1/agents",                 "limit after",                                 "agent_list",        agent_list              },
     {"PUT",    "/v1/agents",                 "",                                            "agent_apply",       agent_apply             },
     {"GET",    "/v1/agents/{}",              "",                                            "agent_get",         agent_get               },

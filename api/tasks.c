@@ -232,6 +232,33 @@ void task_resume(struct request *r)
                       on_accepted, r);
 }
 
+/* ---- retry ---- */
+
+struct retry_body {
+    bool fresh;
+};
+
+static const struct field retry_fields[] = {
+    FIELD(struct retry_body, "fresh", FIELD_BOOL, fresh),
+    FIELD_END,
+};
+
+void task_retry(struct request *r)
+{
+    struct retry_body body = {0};
+    const char *key;
+    PROBLEMS_AUTO(problems);
+
+    if (task_take_id(r) < 0 || request_read_body(r, true) < 0 || request_read_key(r, &key) < 0)
+        return;
+    if (fields_read(r->body, NULL, retry_fields, &body, &problems) < 0) {
+        reply_problems(r, &problems);
+        return;
+    }
+    store_task_retry(pgpool_pick(r->api->pool), &r->call, r->params[0], body.fresh, key,
+                     on_accepted, r);
+}
+
 /* ---- abort ---- */
 
 static void on_aborted(void *owner, PGresult *res, const struct err *err)

@@ -276,6 +276,24 @@ static int check_live(struct doctor *d, struct err *err)
     return 0;
 }
 
+static int check_quarantine(struct doctor *d, struct err *err)
+{
+    PGresult *res = ask(d, SQL_DOCTOR_QUARANTINE, err);
+    int64_t n;
+
+    if (!res)
+        return -1;
+    n = number(res, 0, 0);
+    if (n > 0)
+        tell(d, DOCTOR_WARN, "quarantine",
+             "find out what killed their workers, then `nocturne retry ID`",
+             "%" PRId64 " turns, the newest is %s", n, PQgetvalue(res, 0, 1));
+    else
+        tell(d, DOCTOR_OK, "quarantine", "", "no turns");
+    PQclear(res);
+    return 0;
+}
+
 static int examine(struct doctor *d, const char *conninfo, struct err *err)
 {
     if (check_server(d, err) < 0 || check_settings(d, err) < 0 || check_oldest(d, err) < 0)
@@ -285,7 +303,9 @@ static int examine(struct doctor *d, const char *conninfo, struct err *err)
         return -1;
     if (!d->migrated)
         return 0; /* the rest reads our tables */
-    return check_tables(d, err) < 0 || check_live(d, err) < 0 ? -1 : 0;
+    if (check_tables(d, err) < 0 || check_live(d, err) < 0)
+        return -1;
+    return check_quarantine(d, err);
 }
 
 int store_doctor(const char *conninfo, doctor_fn *each, void *owner, struct err *err)

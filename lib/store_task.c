@@ -33,6 +33,17 @@ void store_task_resume(struct pg *pg, struct pg_call *call, const char *task_id,
     pg_exec(pg, call, STORE_TASK_MS, done, owner);
 }
 
+void store_task_retry(struct pg *pg, struct pg_call *call, const char *task_id, bool fresh,
+                      const char *key, pg_done_fn *done, void *owner)
+{
+    pg_call_init(call, SQL_TASK_RETRY);
+    pg_param_text(call, task_id);
+    pg_param_text(call, fresh ? "t" : "f");
+    pg_param_text(call, key);
+    pg_param_text(call, STORE_TENANT);
+    pg_exec(pg, call, STORE_TASK_MS, done, owner);
+}
+
 /* A statement that always has a row had none. */
 static int no_row(struct err *err)
 {
@@ -269,6 +280,7 @@ void store_read_stats(PGresult *res, struct stats_row *ret_row)
         .ended = column_int(res, 0, 6),
         .workers = column_text(res, 0, 7),
         .leaders = column_int(res, 0, 8),
+        .quarantined = column_int(res, 0, 9),
     };
 }
 

@@ -35,7 +35,11 @@ void store_task_submit(struct pg *pg, struct pg_call *call, const struct submit_
 void store_task_resume(struct pg *pg, struct pg_call *call, const char *task_id,
                        const char *answers, const char *key, pg_done_fn *done, void *owner);
 
-/* What both of them answer. */
+/* task_retry.sql. `fresh`: from the beginning. */
+void store_task_retry(struct pg *pg, struct pg_call *call, const char *task_id, bool fresh,
+                      const char *key, pg_done_fn *done, void *owner);
+
+/* What all of them answer. */
 struct accepted_row {
     const char *task_id, *session_id, *status, *created_at;
     bool replayed;
@@ -122,6 +126,7 @@ struct stats_row {
     int64_t ended;       /* all terminal tasks, as the planner believes */
     const char *workers; /* JSON [{"worker","state","slots","stats"}] */
     int64_t leaders;
+    int64_t quarantined; /* of the failed, those that nobody has let go */
 };
 void store_stats_read(struct pg *pg, struct pg_call *call, pg_done_fn *done, void *owner);
 void store_read_stats(PGresult *res, struct stats_row *ret_row);

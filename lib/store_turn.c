@@ -153,6 +153,7 @@ void store_read_load(PGresult *res, int row, struct load_row *ret_row)
         .calls = column_text(res, row, 16),
         .last_seq = column_int(res, row, 17),
         .started_at = column_text(res, row, 18),
+        .origin = column_text(res, row, 20),
         .control = column_text(res, row, 19),
     };
 }

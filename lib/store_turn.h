@@ -63,6 +63,7 @@ struct load_row {
     const char *messages, *custom, *artifacts; /* JSON text; artifacts are references */
     const char *steps, *calls, *control;       /* JSON text */
     const char *started_at;                    /* of the first attempt, timestamptz */
+    const char *origin;                        /* task that this one carries on, or NULL */
     int revision, parent_depth, max_attempts;
     int64_t created_ms, last_seq;
     int64_t deadline_in_ms; /* INT64_MAX: none */

@@ -80,7 +80,7 @@ static void turn_free(struct turn *turn)
                            turn->options,      turn->history,      turn->steps_done,
                            turn->calls_done,   turn->asked,        turn->abort_status,
                            turn->abort_reason, turn->abort_actor,  turn->end_error,
-                           turn->end_custom,   turn->end_artifacts};
+                           turn->end_custom,   turn->end_artifacts, turn->origin};
 
     for (size_t i = 0; i < sizeof(texts) / sizeof(*texts); i++)
         free(texts[i]);
@@ -539,6 +539,7 @@ static void copy_load(struct turn *turn, const struct load_row *load)
     turn->session_id = xstrdup(load->session_id);
     turn->parent = xstrdup(load->parent);
     turn->started_at = xstrdup(load->started_at);
+    turn->origin = xstrdup(load->origin ? load->origin : load->task_id);
     turn->revision = load->revision;
     turn->parent_depth = load->parent_depth;
     turn->max_attempts = load->max_attempts;

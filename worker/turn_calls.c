@@ -253,7 +253,7 @@ void calls_from_message(struct turn *turn, const cJSON *message)
             call->interrupt = json_print(found[i].interrupt);
         }
         /* task, step and place: the same for whoever makes this call, however often */
-        snprintf(call->key, sizeof(call->key), "%s/%d/%d", turn->out.task_id, turn->step, i);
+        snprintf(call->key, sizeof(call->key), "%s/%d/%d", turn->origin, turn->step, i);
     }
 }
 

@@ -196,7 +196,7 @@ static void work_post(struct work *w)
 {
     struct turn *turn = w->turn;
     const struct agent *agent = turn->agent;
-    struct tool_ids ids = {turn->out.task_id, turn->out.task_id, turn->out.task_id};
+    struct tool_ids ids = {turn->out.task_id, turn->out.task_id, turn->origin};
     char *headers[TOOL_MAX_HEADERS];
     size_t n = tool_put_headers(headers, &agent->headers, &ids);
 
@@ -240,7 +240,7 @@ static void work_spawn(struct work *w)
 {
     struct turn *turn = w->turn;
     const struct agent *agent = turn->agent;
-    struct tool_ids ids = {turn->out.task_id, turn->out.task_id, turn->out.task_id};
+    struct tool_ids ids = {turn->out.task_id, turn->out.task_id, turn->origin};
     char *vars[TOOL_MAX_ENV];
     size_t n = tool_put_env(vars, &agent->env, &ids);
     struct process_spec spec = {

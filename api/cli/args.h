@@ -28,8 +28,8 @@ struct args {
     bool help;
     bool json;
     const char *url;
-    /* submit, resume */
-    bool follow, wait;
+    /* submit, resume, retry */
+    bool follow, wait, fresh;
     const char *session, *snapshot, *run_at, *deadline, *idempotency_key, *metadata, *input;
     int64_t priority, max_attempts;
     struct args_list respond, restart;

@@ -1,5 +1,5 @@
-/* submit and resume: make the body of a request for a turn, send it, stay with the turn if asked.
- */
+/* submit, resume and retry: make the body of a request for a turn, send it, stay with the turn
+ * if asked. */
 #include "clock.h"
 #include "cmd_task.h"
 #include "commands.h"
@@ -253,6 +253,21 @@ int cmd_resume(const struct args *args)
     if (is_torn(args, "resume") || make_resume(&body, args) < 0)
         return CLI_USAGE;
     path = client_task_path(args->words[0], "/resume");
+    rc = post(args, path, &body);
+    free(path);
+    return rc;
+}
+
+int cmd_retry(const struct args *args)
+{
+    BUF_AUTO(body, BUF_MAX);
+    char *path;
+    int rc;
+
+    if (is_torn(args, "retry"))
+        return CLI_USAGE;
+    (void)buf_puts(&body, args->fresh ? "{\"fresh\":true}" : "{}");
+    path = client_task_path(args->words[0], "/retry");
     rc = post(args, path, &body);
     free(path);
     return rc;

@@ -5,6 +5,7 @@
 
 int cmd_submit(const struct args *args);
 int cmd_resume(const struct args *args);
+int cmd_retry(const struct args *args);
 int cmd_tail(const struct args *args);
 int cmd_wait(const struct args *args);
 int cmd_show(const struct args *args);

@@ -39,6 +39,13 @@ static const struct arg_option resume_options[] = {
     URL,
     ARG_END,
 };
+static const struct arg_option retry_options[] = {
+    ARG("fresh", ARG_FLAG, fresh, NULL, "from the beginning, and tools get new idempotency keys"),
+    STAY,
+    JSON,
+    URL,
+    ARG_END,
+};
 static const struct arg_option tail_options[] = {
     ARG("after", ARG_INT, after, "SEQ", "events after this one (0: from the start)"),
     ARG("json", ARG_FLAG, json, NULL, "print each event as a line of JSON"),
@@ -109,6 +116,10 @@ static const struct command commands[] = {
     {"resume", "ID", 1, 1, "Answer what a turn waits for; prints the id of the next turn.",
      "TOOL is the name `nocturne show` prints, or NAME/CALL_ID when it asked more than once.\n",
      resume_options, cmd_resume},
+    {"retry", "ID", 1, 1, "Try a turn again that failed, expired or was aborted; prints the new id.",
+     "Goes on behind the steps that are done, without paying for them again. A turn that is\n"
+     "quarantined, because three workers died with it, is let go so.\n",
+     retry_options, cmd_retry},
     {"agents list", "", 0, 0, "List the agents.", NULL, plain_options, cmd_agents_list},
     {"agents show", "NAME", 1, 1, "Print an agent's definition.", NULL, plain_options,
      cmd_agents_show},

@@ -126,6 +126,9 @@ void task_print_end(struct term *term, const cJSON *task)
     default:
         term_say(term, "%s%s%s%s", status, *reason ? " (" : "", reason, *reason ? ")" : "");
         print_error(term, json_get(task, "error"));
+        if (!json_get(task, "retried_by") && json_get(task, "task_id"))
+            term_note(term, "try it again with: nocturne retry %s",
+                      json_str_or(task, "task_id", ""));
     }
 }
 
@@ -244,6 +247,8 @@ void task_print_whole(struct term *term, const cJSON *task)
     field(term, "agent", "%s, revision %.0f", json_str_or(task, "agent", ""),
           cJSON_IsNumber(revision) ? revision->valuedouble : 0);
     field(term, "session", "%s", json_str_or(task, "session_id", ""));
+    field(term, "retry of", "%s", json_str_or(task, "retry_of", ""));
+    field(term, "retried by", "%s", json_str_or(task, "retried_by", ""));
     field(term, "status", "%s%s%s%s", json_str_or(task, "status", ""), *reason ? " (" : "", reason,
           *reason ? ")" : "");
     print_times(term, task);

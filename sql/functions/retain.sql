@@ -81,6 +81,8 @@ begin
     delete from nocturne.step where task_id = any(ids);
     delete from nocturne.tool_call where task_id = any(ids);
     delete from nocturne.attempt where task_id = any(ids);
+    delete from nocturne.retry where task_id = any(ids);
+    delete from nocturne.retry where next_id = any(ids);
     delete from nocturne.done where task_id = any(ids);
     delete from nocturne.task where task_id = any(ids);
     removed := cardinality(ids);

@@ -91,7 +91,7 @@ begin
             from nocturne.control c where c.task_id = l.task_id and c.kind = 'abort';
         elsif l.crashes + 1 >= 3 then
             perform nocturne.finish(l.task_id, 'failed', 'failed',
-                '{"code":"QUARANTINED","message":"three workers died while running this turn","retryable":false}',
+                '{"code":"QUARANTINED","message":"three workers died while running this turn; nocturne retry goes on with it","retryable":false}',
                 null);
         else
             insert into nocturne.ready (priority, task_id, fails, crashes)

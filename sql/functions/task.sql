@@ -173,6 +173,89 @@ begin
         null, null, p_key, ('{"resume":' || p_resume || '}')::json, p_tenant);
 end $$;
 
+-- Give the new task `p_next` what `p_task` has committed, with its events, as if it were another
+-- attempt of the same turn. When a failed tool call was the end of the turn, its step is left out:
+-- the model is asked again. Copies are of epoch 0. Returns whether there was anything.
+create or replace function nocturne.carry_on(p_task uuid, p_next uuid) returns boolean
+language plpgsql as $$
+declare
+    last int := (select coalesce(max(s.step), 0) from nocturne.step s where s.task_id = p_task);
+    keep bigint;
+begin
+    if exists (select 1 from nocturne.tool_call c where c.task_id = p_task and c.step = last
+               and c.status in ('failed', 'unknown'))
+       and exists (select 1 from nocturne.task t join nocturne.agent_revision r
+                       on r.tenant = t.tenant and r.name = t.agent and r.revision = t.revision
+                   where t.task_id = p_task and r.definition ->> 'on_tool_error' = 'fail') then
+        last := last - 1;
+    end if;
+    keep := (select max(x.seq) from (
+        select s.last_seq as seq from nocturne.step s where s.task_id = p_task and s.step <= last
+        union all
+        select c.seq from nocturne.tool_call c where c.task_id = p_task and c.step <= last) x);
+    if keep is null then
+        return false;
+    end if;
+    insert into nocturne.step (task_id, step, epoch, message, finish, usage, last_seq)
+    select p_next, s.step, 0, s.message, s.finish, s.usage, s.last_seq
+    from nocturne.step s where s.task_id = p_task and s.step <= last;
+    insert into nocturne.tool_call (task_id, step, idx, call_id, epoch, name, status, result, seq,
+                                    started_at, ended_at)
+    select p_next, c.step, c.idx, c.call_id, 0, c.name, c.status, c.result, c.seq, c.started_at,
+           c.ended_at
+    from nocturne.tool_call c where c.task_id = p_task and c.step <= last;
+    insert into nocturne.chunk (task_id, seq_from, epoch, count, at_ms, events)
+    select p_next, c.seq_from, 0, k.n, c.at_ms,
+           array_to_string((string_to_array(c.events, chr(10)))[1:k.n], chr(10)) || chr(10)
+    from nocturne.chunk c
+    cross join lateral (select least(c.count, keep - c.seq_from + 1)::int as n) k
+    where c.task_id = p_task and c.seq_from <= keep;
+    return true;
+end $$;
+
+-- Try again a turn that has failed (quarantined ones too), expired or was aborted: a new task with
+-- the same request, at the end of its session, or on the same snapshot when it named one. It goes
+-- on behind the steps that are committed, with the same idempotency keys for its tools, unless
+-- `p_fresh`. Once: a turn whose retry has failed is tried again by retrying that.
+create or replace function nocturne.retry(p_task uuid, p_fresh boolean default false,
+    p_key text default null, p_tenant text default 'default',
+    out task_id uuid, out session_id text, out status text, out created_at timestamptz,
+    out replayed boolean) language plpgsql as $$
+declare
+    t nocturne.task;
+    ended text;
+    next uuid;
+begin
+    select * into t from nocturne.task x where x.task_id = p_task and x.tenant = p_tenant;
+    if not found then
+        raise exception 'there is no task %', p_task using errcode = 'NT404';
+    end if;
+    -- locked: two retries of one task must see each other
+    select d.status into ended from nocturne.done d where d.task_id = p_task for update;
+    if ended is null then
+        raise exception 'task % is not over yet', p_task using errcode = 'NT409';
+    elsif ended in ('completed', 'incomplete') then
+        raise exception 'task % is %: go on with a new turn of its session', p_task, ended
+            using errcode = 'NT409';
+    end if;
+    select r.next_id into next from nocturne.retry r where r.task_id = p_task;
+    if found and (p_key is null or not exists (select 1 from nocturne.idempotency i
+                                               where i.tenant = p_tenant and i.key = p_key)) then
+        raise exception 'task % is being retried already, as %', p_task, next
+            using errcode = 'NT409';
+    end if;
+    select * into task_id, session_id, status, created_at, replayed
+    from nocturne.submit(t.agent, t.input, t.session_id, t.snapshot_id, null, t.priority, t.metadata,
+        t.max_attempts, null, p_key, t.options, p_tenant, 'retry ' || p_task || ' ' || p_fresh);
+    if not replayed then
+        insert into nocturne.retry values (p_task, task_id, case when not p_fresh then coalesce(
+            (select r.origin from nocturne.retry r where r.next_id = p_task), p_task) end);
+        if not p_fresh then
+            perform nocturne.carry_on(p_task, task_id);
+        end if;
+    end if;
+end $$;
+
 -- The session's slot of a task that has become terminal goes to the next in its queue.
 -- p_head: the new head, or null when this task does not become one. Locks the session's row.
 create or replace function nocturne.advance(p_task uuid, p_tenant text, p_session text, p_head uuid)

@@ -38,9 +38,13 @@ begin
         || nocturne.member('deadline', nocturne.stamp(t.deadline))
         || nocturne.member('started_at', nocturne.stamp(coalesce(d.started_at, a.first, l.claimed_at)))
         || nocturne.member('finished_at', nocturne.stamp(d.finished_at))
+        || nocturne.member('retry_of', ro.task_id::text)
+        || nocturne.member('retried_by', rb.next_id::text)
         || ',"metadata":' || coalesce(t.metadata::text, '{}') || '}'
     from nocturne.task t
     left join nocturne.done d on d.task_id = t.task_id
+    left join nocturne.retry ro on ro.next_id = t.task_id
+    left join nocturne.retry rb on rb.task_id = d.task_id
     left join nocturne.lease l on l.task_id = t.task_id
     left join nocturne.worker w on w.worker_id = l.worker_id
     cross join lateral (

@@ -12,4 +12,6 @@ select (select count(*) from nocturne.ready),
        (select coalesce(json_agg(json_build_object('worker', name, 'state', state, 'slots', slots,
                                                    'stats', stats)), '[]')
         from nocturne.worker where state <> 'dead' and expires_at > clock_timestamp()),
-       (select count(*) from nocturne.leader where expires_at > clock_timestamp());
+       (select count(*) from nocturne.leader where expires_at > clock_timestamp()),
+       (select count(*) from nocturne.done d where d.error ->> 'code' = 'QUARANTINED'
+          and not exists (select 1 from nocturne.retry r where r.task_id = d.task_id));

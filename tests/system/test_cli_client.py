@@ -576,7 +576,7 @@ class Usage(unittest.TestCase):
         top = run("--help")
         self.assertEqual(top.returncode, 0)
         commands = re.findall(r"^  ((?:agents )?[a-z]+) .*?[A-Z].*\.$", top.stdout, re.M)
-        self.assertEqual(len(commands), 14)
+        self.assertEqual(len(commands), 15)
         for code in ("130", "7", "8", "9"):
             self.assertRegex(top.stdout, r"(?m)^  %s +\w" % code)
         for command in commands:

@@ -159,6 +159,8 @@ BEFORE = {  # so that there is something to do
     'retain_remove': "update nocturne.done set finished_at = now() - interval '9 days';"
                      "update nocturne.session set updated_at = now() - interval '9 days';",
 }
+BEFORE['task_retry'] = "update nocturne.done set status = 'failed' where task_id = :d;"
+ARGUMENTS['task_retry'] = ":d, false, null, 'default'"
 ARGUMENTS['task_resume'] = ":d, '{}', null, 'default'"
 
 
