@@ -20,7 +20,7 @@ struct waiters; /* api/waiters.h */
 
 struct api_conf {
     char *database, *listen, *cors_origin, *genkit_prefix, *log_level;
-    bool hints;
+    bool hints, notify, prepare;
     int64_t pool, max_conns, max_waiters, max_subscribers, max_parked_per_peer;
     uint64_t max_head, max_body, max_out; /* bytes */
     uint64_t head_timeout, body_timeout, idle_timeout, keep_alive, drain,
@@ -39,8 +39,8 @@ struct api {
     struct api_conf conf;
     struct httpd *httpd;
     struct pgpool *pool;
-    struct pg *hint_pg;    /* LISTEN and NOTIFY; NULL: hints are off */
-    struct notify *notify; /* NULL: hints are off */
+    struct pg *hint_pg;    /* LISTEN and NOTIFY; NULL: both are off */
+    struct notify *notify; /* NULL: off */
     struct hub *hub;
     struct waiters *waiters;
     struct genkit *genkit;
@@ -53,3 +53,9 @@ struct api {
     bool draining;
     uint64_t cut_ms; /* when draining: what is open then is cut */
 };
+
+/* Should hints come now? */
+static inline bool api_hears(const struct api *api)
+{
+    return api->conf.hints && pg_is_up(api->hint_pg);
+}

@@ -431,6 +431,8 @@ static void on_swept(void *owner, PGresult *res, const struct err *err)
     }
     if (err->code != ERR_OK)
         pace_reset(&hub->pace);
+    else if (store_rows(res) > 0)
+        pace_found(&hub->pace, hub->api->hints_heard);
     hub->fetching = false;
     settle(hub, page);
 }
@@ -493,13 +495,13 @@ void hub_recheck(struct hub *hub)
 static void on_poll(uv_timer_t *timer)
 {
     struct hub *hub = timer->data;
-    bool hints = hub->api->hint_pg && pg_is_up(hub->api->hint_pg);
+    uint64_t wait_ms = pace_next(&hub->pace, api_hears(hub->api), hub->api->hints_heard);
 
     recheck(hub);
     if (list_is_empty(&hub->subs))
         uv_timer_stop(&hub->tick);
     else
-        uv_timer_start(&hub->poll, on_poll, pace_next(&hub->pace, hints), 0);
+        uv_timer_start(&hub->poll, on_poll, wait_ms, 0);
 }
 
 static void sub_tick(struct sub *sub, uint64_t now_ms)

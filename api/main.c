@@ -28,7 +28,9 @@ static const struct config_key keys[] = {
     CONFIG_SECRET(struct api_conf, database, CONFIG_STR, NULL,
                   "PostgreSQL, a URL or key=value pairs"),
     KEY(listen, CONFIG_STR, "127.0.0.1:8700", "address and port; port 0 takes a free one"),
-    KEY(hints, CONFIG_BOOL, "on", "LISTEN and NOTIFY; off: poll only, e.g. behind PgBouncer"),
+    KEY(hints, CONFIG_BOOL, "on", "LISTEN for hints of other processes; off: poll only"),
+    KEY(notify, CONFIG_BOOL, "on", "NOTIFY the processes that listen; off when none does"),
+    KEY(prepare, CONFIG_BOOL, "on", "statements once a connection; PgBouncer is noticed"),
     KEY(pool, CONFIG_INT, "4", "connections to PostgreSQL, besides the one for hints"),
     KEY(cors_origin, CONFIG_STR, "*", "origins whose pages may call: *, a list, or nothing"),
     KEY(genkit_prefix, CONFIG_STR, "/genkit",
@@ -201,15 +203,16 @@ static void api_connect(struct api *api)
 {
     uv_loop_t *uv = &api->loop.uv;
 
-    api->pool = pgpool_new(uv, api->conf.database, PROG, (size_t)api->conf.pool);
+    api->pool = pgpool_new(uv, api->conf.database, PROG, api->conf.prepare, (size_t)api->conf.pool);
     api->hub = hub_new(api);
     api->waiters = waiters_new(api);
     api->genkit = genkit_new(api);
-    if (!api->conf.hints)
-        return;
-    api->hint_pg = pg_new(uv, api->conf.database, PROG " hints");
-    api->notify = notify_new(uv, api->hint_pg);
-    pg_listen(api->hint_pg, on_hint, on_hints_up, api);
+    if (api->conf.hints || api->conf.notify)
+        api->hint_pg = pg_new(uv, api->conf.database, PROG " hints", api->conf.prepare);
+    if (api->conf.notify)
+        api->notify = notify_new(uv, api->hint_pg);
+    if (api->conf.hints)
+        pg_listen(api->hint_pg, on_hint, on_hints_up, api);
 }
 
 static int run(struct api *api)

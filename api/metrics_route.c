@@ -124,7 +124,7 @@ static void put_own(struct buf *out, const struct api *api)
     put(out, "nocturne_pool_calls", "gauge", "Statements queued or in flight.",
         (double)pgpool_load(api->pool));
     put(out, "nocturne_hints_up", "gauge", "Is the connection for hints up?",
-        api->hint_pg && pg_is_up(api->hint_pg) ? 1 : 0);
+        api_hears(api) ? 1 : 0);
 }
 
 /* ---- the database's numbers ---- */

@@ -260,6 +260,8 @@ static void on_swept(void *owner, PGresult *res, const struct err *err)
     struct waiters *w = owner;
 
     w->sweeping = false;
+    if (err->code == ERR_OK && store_rows(res) > 0)
+        pace_found(&w->pace, w->api->hints_heard);
     for (int i = 0; err->code == ERR_OK && i < store_rows(res); i++)
         waiters_hint(w, store_read_id(res, i));
 }
@@ -278,11 +280,11 @@ static void sweep(struct waiters *w)
 static void on_poll(uv_timer_t *timer)
 {
     struct waiters *w = timer->data;
-    bool hints = w->api->hint_pg && pg_is_up(w->api->hint_pg);
+    uint64_t wait_ms = pace_next(&w->pace, api_hears(w->api), w->api->hints_heard);
 
     sweep(w);
     if (!list_is_empty(&w->waits))
-        uv_timer_start(&w->poll, on_poll, pace_next(&w->pace, hints), 0);
+        uv_timer_start(&w->poll, on_poll, wait_ms, 0);
 }
 
 void waiters_recheck(struct waiters *w)

@@ -15,7 +15,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define NAME "nocturne-migrate"
+#define NAME      "nocturne-migrate"
+#define MAX_TRIES 30 /* with the lock_timeout of begin.sql and RETRY_MS, 75 s */
+#define RETRY_MS  500
 
 /* What is applied of `ours`; the rows are ordered by version, as our table is. */
 static int find_row(PGresult *applied, int version)
@@ -195,20 +197,42 @@ static int apply_next(PGconn *conn, bool *ret_done, struct err *err)
     return rc;
 }
 
+static int round_of(PGconn *conn, bool *ret_done, struct err *err)
+{
+    if (run(conn, migrate_sql_begin, err) < 0 || apply_next(conn, ret_done, err) < 0 ||
+        run(conn, migrate_sql_commit, err) < 0)
+        return -1;
+    return 0;
+}
+
+/* Turns are running while we alter their tables: a lock that does not come soon is given up, so
+ * that nobody queues behind us for long, and a deadlock may choose us. Both are tried again. */
+static bool may_retry(PGconn *conn, const struct err *err)
+{
+    struct err ignored;
+
+    if (err->code != ERR_UNAVAILABLE || PQstatus(conn) != CONNECTION_OK ||
+        run(conn, migrate_sql_rollback, &ignored) < 0)
+        return false;
+    uv_sleep(RETRY_MS);
+    return true;
+}
+
 int migrate_apply(const char *conninfo, int *ret_applied, struct err *err)
 {
     PGconn *conn = pg_open_blocking(conninfo, NAME, err);
     bool done = false;
-    int rc = 0, applied = 0;
+    int rc = 0, applied = 0, tries = 0;
 
     if (!conn)
         return -1;
     while (rc == 0 && !done) {
-        if (run(conn, migrate_sql_begin, err) < 0 || apply_next(conn, &done, err) < 0 ||
-            run(conn, migrate_sql_commit, err) < 0)
+        if (round_of(conn, &done, err) == 0) {
+            applied += !done;
+            tries = 0;
+        } else if (++tries == MAX_TRIES || !may_retry(conn, err)) {
             rc = -1;
-        else if (!done)
-            applied++;
+        }
     }
     pg_close_blocking(conn);
     if (rc == 0)

@@ -1,14 +1,15 @@
 /*
  * States of a connection
  *
- *   DOWN ------> CONNECTING ------> PREPARING ------> UP
- *    ^               |                  |             |
- *    +---------------+------------------+-------------+     pg_drop()
+ *   DOWN ---> CONNECTING ---> CHECKING ---> PREPARING ---> UP
+ *    ^            |               |  +----------|----------^
+ *    +------------+---------------+-------------+----------+     pg_drop()
  *
  * DOWN        no PGconn; `timer` runs until the next attempt, later each time
  * CONNECTING  PQconnectPoll() says what to wait for; `timer` is the limit
- * PREPARING   all statements and session_settings.sql are sent as one pipeline; `timer` is the
- *             limit
+ * CHECKING    is the schema new enough, is there a pool between; `timer` is the limit
+ * PREPARING   all statements and session_settings.sql are sent as one pipeline, if they are to be
+ *             prepared; `timer` is the limit
  * CLOSED      pg_close(), from any state
  * UP          calls go out as they come, at most MAX_IN_FLIGHT unanswered; `timer` fires at once
  *             when there is something to send
@@ -25,6 +26,7 @@
 #include "id.h"
 #include "log.h"
 #include "mem.h"
+#include "migrations.h" /* generated */
 
 #include <assert.h>
 #include <inttypes.h>
@@ -42,6 +44,7 @@
 enum pg_state {
     PG_DOWN,       /* waiting to try again */
     PG_CONNECTING, /* PQconnectPoll() */
+    PG_CHECKING,   /* schema_check.sql */
     PG_PREPARING,  /* PREPARE of every statement */
     PG_UP,         /* whatever is in `sent` */
     PG_CLOSED,     /* nothing; the handles are being closed */
@@ -69,6 +72,8 @@ struct pg {
     int in_flight;      /* length of `sent` */
     struct pg_call *at; /* statement of the oldest call that the next result belongs to */
     bool got_result;    /* `at` has had one */
+    bool prepare;       /* statements once a connection; off: each is parsed when it is sent */
+    bool pooled;        /* as if that were off: the session is not ours alone */
     bool stale;         /* what was prepared is gone, or no longer what it was */
     struct err err;     /* of the oldest call in flight */
     char trouble[200];
@@ -96,6 +101,7 @@ static void pg_enter(struct pg *pg, enum pg_state state)
     case PG_CONNECTING:
         uv_timer_start(&pg->timer, on_timer, CONNECT_TIMEOUT_MS, 0);
         break;
+    case PG_CHECKING:
     case PG_PREPARING:
         uv_timer_start(&pg->timer, on_timer, PREPARE_TIMEOUT_MS, 0);
         break;
@@ -242,7 +248,7 @@ static bool is_stale(const char *sqlstate)
     return !strcmp(sqlstate, "0A000") || !strcmp(sqlstate, "26000");
 }
 
-static void set_result_err(struct err *err, const PGresult *res, char *ret_sqlstate)
+void pg_result_err(struct err *err, const PGresult *res, char *ret_sqlstate)
 {
     const char *sqlstate = PQresultErrorField(res, PG_DIAG_SQLSTATE);
     const char *message = PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY);
@@ -265,11 +271,26 @@ static int pg_flush(struct pg *pg)
     return pg_watch(pg, pending ? UV_READABLE | UV_WRITABLE : UV_READABLE);
 }
 
+static bool pg_prepares(const struct pg *pg)
+{
+    return pg->prepare && !pg->pooled;
+}
+
+static int pg_send_statement(struct pg *pg, const struct pg_call *c)
+{
+    const struct sql_text *sql = &sql_texts[c->stmt];
+
+    if (pg_prepares(pg))
+        return PQsendQueryPrepared(pg->conn, sql->name, c->nparams, c->params, c->lengths,
+                                   c->formats, 0);
+    return PQsendQueryParams(pg->conn, sql->text, c->nparams, NULL, c->params, c->lengths,
+                             c->formats, 0);
+}
+
 static int pg_send_call(struct pg *pg, const struct pg_call *call)
 {
     for (const struct pg_call *c = call; c; c = c->also)
-        if (!PQsendQueryPrepared(pg->conn, sql_texts[c->stmt].name, c->nparams, c->params,
-                                 c->lengths, c->formats, 0))
+        if (!pg_send_statement(pg, c))
             return -1;
     return PQpipelineSync(pg->conn) ? 0 : -1;
 }
@@ -321,7 +342,7 @@ static void pg_keep_result(struct pg *pg, PGresult *res)
         pg->at->res = res;
     } else {
         if (status != PGRES_PIPELINE_ABORTED && pg->err.code == ERR_OK)
-            set_result_err(&pg->err, res, call->sqlstate);
+            pg_result_err(&pg->err, res, call->sqlstate);
         pg->stale = pg->stale || is_stale(call->sqlstate);
         PQclear(res);
     }
@@ -363,26 +384,84 @@ static void pg_send_listen(struct pg *pg)
     pg_exec(pg, &pg->listen_call, 5000, on_listening, pg);
 }
 
-/* One result of the pipeline while PREPARING. */
-static void pg_take_prepared(struct pg *pg, PGresult *res)
+/* A newer schema is fine: it only adds, until the release after (CONTRIBUTING.md). With an older
+ * one we wait; whoever calls meanwhile is told why. */
+static void pg_check_schema(struct pg *pg, const PGresult *res)
 {
-    ExecStatusType status = PQresultStatus(res);
+    int wanted = schema_migrations[schema_migration_count - 1].version;
+    int version = (int)strtol(PQgetvalue(res, 0, 0), NULL, 10);
+    char why[160] = "";
+
+    if (version < wanted)
+        snprintf(why, sizeof(why),
+                 "the database has schema %d, this program needs %d: run nocturne migrate", version,
+                 wanted);
+    else if (*PQgetvalue(res, 0, 2) != 't')
+        snprintf(
+            why, sizeof(why),
+            "the database has the functions of version %.20s, this program is " NOCTURNE_VERSION
+            ": run nocturne migrate",
+            PQgetvalue(res, 0, 1));
+    if (*why)
+        pg_drop(pg, ERR_UNAVAILABLE, why);
+}
+
+/* Behind a pool the process id that the server tells is not the one we were given when the
+ * connection opened, and the next transaction may have another session, without our statements or
+ * with those of another version of this program. */
+static void pg_check_pool(struct pg *pg, const PGresult *res)
+{
+    bool pooled = strtol(PQgetvalue(res, 0, 3), NULL, 10) != PQbackendPID(pg->conn);
+
+    if (pooled && !pg->pooled && pg->prepare)
+        log_line(LOG_INFO, "", "connected through a pool: statements are not prepared");
+    pg->pooled = pooled;
+}
+
+static void pg_cannot_check(struct pg *pg, const PGresult *res)
+{
     struct err err = {0};
     char sqlstate[6];
 
-    if (status == PGRES_PIPELINE_SYNC) {
-        PQclear(res);
+    pg_result_err(&err, res, sqlstate);
+    if (!strcmp(sqlstate, "42P01") || !strcmp(sqlstate, "3F000"))
+        pg_drop(pg, ERR_UNAVAILABLE, "the database has no schema: run nocturne migrate");
+    else
+        pg_drop(pg, ERR_UNAVAILABLE, err.msg);
+}
+
+static void pg_prepare(struct pg *pg)
+{
+    pg_enter(pg, PG_PREPARING);
+    for (int i = 0; i < SQL_COUNT; i++)
+        if (!PQsendPrepare(pg->conn, sql_texts[i].name, sql_texts[i].text, 0, NULL))
+            goto fail;
+    if (PQsendQueryPrepared(pg->conn, sql_texts[SQL_SESSION_SETTINGS].name, 0, NULL, NULL, NULL,
+                            0) &&
+        PQpipelineSync(pg->conn) && pg_flush(pg) == 0)
+        return;
+fail:
+    pg_drop(pg, ERR_UNAVAILABLE, PQerrorMessage(pg->conn));
+}
+
+/* One result of the pipeline while CHECKING or PREPARING. */
+static void pg_take_early(struct pg *pg, PGresult *res)
+{
+    ExecStatusType status = PQresultStatus(res);
+
+    if (status == PGRES_PIPELINE_SYNC && pg->state == PG_CHECKING && pg_prepares(pg)) {
+        pg_prepare(pg);
+    } else if (status == PGRES_PIPELINE_SYNC) {
         pg_enter(pg, PG_UP);
         if (pg->listening)
             pg_send_listen(pg);
-    } else if (status == PGRES_COMMAND_OK || status == PGRES_TUPLES_OK) {
-        PQclear(res);
-    } else {
-        /* Most often the schema is older or newer than this program: `nocturne migrate`. */
-        set_result_err(&err, res, sqlstate);
-        PQclear(res);
-        pg_drop(pg, ERR_UNAVAILABLE, err.msg);
+    } else if (status == PGRES_TUPLES_OK && pg->state == PG_CHECKING) {
+        pg_check_pool(pg, res);
+        pg_check_schema(pg, res);
+    } else if (status != PGRES_COMMAND_OK && status != PGRES_TUPLES_OK) {
+        pg_cannot_check(pg, res);
     }
+    PQclear(res);
 }
 
 static void pg_hear(struct pg *pg)
@@ -396,6 +475,11 @@ static void pg_hear(struct pg *pg)
     }
 }
 
+static bool pg_is_open(const struct pg *pg)
+{
+    return pg->state == PG_CHECKING || pg->state == PG_PREPARING || pg->state == PG_UP;
+}
+
 static void pg_receive(struct pg *pg)
 {
     int nulls = 0;
@@ -405,7 +489,7 @@ static void pg_receive(struct pg *pg)
         return;
     }
     /* Each statement's results end with a NULL; two in a row mean that nothing is left. */
-    while ((pg->state == PG_PREPARING || pg->state == PG_UP) && nulls < 2 && !PQisBusy(pg->conn)) {
+    while (pg_is_open(pg) && nulls < 2 && !PQisBusy(pg->conn)) {
         PGresult *res = PQgetResult(pg->conn);
 
         if (!res) {
@@ -416,10 +500,10 @@ static void pg_receive(struct pg *pg)
             continue;
         }
         nulls = 0;
-        if (pg->state == PG_PREPARING)
-            pg_take_prepared(pg, res);
-        else
+        if (pg->state == PG_UP)
             pg_take(pg, res);
+        else
+            pg_take_early(pg, res);
     }
     pg_hear(pg);
     if (pg->state == PG_UP && PQstatus(pg->conn) == CONNECTION_BAD)
@@ -428,23 +512,18 @@ static void pg_receive(struct pg *pg)
         pg_send(pg);
 }
 
-static void pg_prepare(struct pg *pg)
+static void pg_check(struct pg *pg)
 {
+    const char *const params[] = {NOCTURNE_VERSION};
+
     PQsetnonblocking(pg->conn, 1);
     pg->stale = false;
-    pg_enter(pg, PG_PREPARING);
-    if (!PQenterPipelineMode(pg->conn))
-        goto fail;
-    for (int i = 0; i < SQL_COUNT; i++)
-        if (!PQsendPrepare(pg->conn, sql_texts[i].name, sql_texts[i].text, 0, NULL))
-            goto fail;
-    if (!PQsendQueryPrepared(pg->conn, sql_texts[SQL_SESSION_SETTINGS].name, 0, NULL, NULL, NULL,
-                             0) ||
+    pg_enter(pg, PG_CHECKING);
+    if (!PQenterPipelineMode(pg->conn) ||
+        !PQsendQueryParams(pg->conn, sql_texts[SQL_SCHEMA_CHECK].text, 1, NULL, params, NULL, NULL,
+                           0) ||
         !PQpipelineSync(pg->conn) || pg_flush(pg) < 0)
-        goto fail;
-    return;
-fail:
-    pg_drop(pg, ERR_UNAVAILABLE, PQerrorMessage(pg->conn));
+        pg_drop(pg, ERR_UNAVAILABLE, PQerrorMessage(pg->conn));
 }
 
 static void pg_poll_connect(struct pg *pg)
@@ -458,7 +537,7 @@ static void pg_poll_connect(struct pg *pg)
     polling = PQconnectPoll(pg->conn);
     events = polling == PGRES_POLLING_WRITING ? UV_WRITABLE : UV_READABLE;
     if (polling == PGRES_POLLING_OK)
-        pg_prepare(pg);
+        pg_check(pg);
     else if (polling == PGRES_POLLING_FAILED || pg_watch(pg, events) < 0)
         pg_drop(pg, ERR_UNAVAILABLE, PQerrorMessage(pg->conn));
 }
@@ -495,6 +574,7 @@ static void on_socket(uv_poll_t *poll, int status, int events)
     case PG_CONNECTING:
         pg_poll_connect(pg);
         break;
+    case PG_CHECKING:
     case PG_PREPARING:
     case PG_UP:
         pg_receive(pg);
@@ -514,6 +594,7 @@ static void on_timer(uv_timer_t *timer)
         pg_connect(pg);
         break;
     case PG_CONNECTING:
+    case PG_CHECKING:
     case PG_PREPARING:
         pg_drop(pg, ERR_TIMEOUT, "no connection in time");
         break;
@@ -550,13 +631,14 @@ static void on_tick(uv_timer_t *tick)
     }
 }
 
-struct pg *pg_new(uv_loop_t *loop, const char *conninfo, const char *name)
+struct pg *pg_new(uv_loop_t *loop, const char *conninfo, const char *name, bool prepare)
 {
     struct pg *pg = xcalloc(1, sizeof(*pg));
 
     pg->conninfo = xstrdup(conninfo);
     pg->name = xstrdup(name);
     pg->retry_cap_ms = RETRY_CAP_MS;
+    pg->prepare = prepare;
     list_init(&pg->queue);
     list_init(&pg->sent);
     list_init(&pg->listen_call.node);
@@ -690,39 +772,4 @@ void pg_listen(struct pg *pg, void (*on_notify)(void *owner, const char *payload
     pg->listen_owner = owner;
     if (pg->state == PG_UP)
         pg_send_listen(pg);
-}
-
-PGconn *pg_open_blocking(const char *conninfo, const char *name, struct err *err)
-{
-    const char *const keys[] = {"dbname", "fallback_application_name", NULL};
-    const char *const values[] = {conninfo, name, NULL};
-    PGconn *conn = PQconnectdbParams(keys, values, 1);
-    const char *why;
-
-    if (PQstatus(conn) == CONNECTION_OK)
-        return conn;
-    why = PQerrorMessage(conn);
-    err_set(err, ERR_UNAVAILABLE, "postgres: %.*s", (int)strcspn(why, "\n"), why);
-    PQfinish(conn);
-    return NULL;
-}
-
-PGresult *pg_query_blocking(PGconn *conn, const char *sql, int nparams, const char *const *params,
-                            struct err *err)
-{
-    PGresult *res =
-        nparams ? PQexecParams(conn, sql, nparams, NULL, params, NULL, NULL, 0) : PQexec(conn, sql);
-    ExecStatusType status = PQresultStatus(res);
-    char sqlstate[6];
-
-    if (status == PGRES_TUPLES_OK || status == PGRES_COMMAND_OK)
-        return res;
-    set_result_err(err, res, sqlstate);
-    PQclear(res);
-    return NULL;
-}
-
-void pg_close_blocking(PGconn *conn)
-{
-    PQfinish(conn);
 }

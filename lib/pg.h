@@ -1,8 +1,9 @@
 /*
  * One PostgreSQL connection on a libuv loop, in pipeline mode.
  *
- * Callers queue statements by name (see sql/queries/). The connection prepares all of them when
- * it opens, sends what is queued without waiting for earlier answers, and reconnects by itself.
+ * Callers queue statements by name (see sql/queries/). The connection checks that the schema is
+ * new enough and prepares all of them when it opens, sends what is queued without waiting for
+ * earlier answers, and reconnects by itself.
  * Each call is a transaction of its own: one statement, or several chained with pg_call_also(),
  * which commit together. `done` comes when the server has said that the transaction is over
  * (ReadyForQuery), not before: what is answered is committed.
@@ -51,9 +52,11 @@ struct pg_call {
 
 /*
  * `conninfo` is a URL or a keyword string for libpq; `name` shows in pg_stat_activity. A host
- * name is looked up while the loop waits: give an address or a socket folder.
+ * name is looked up while the loop waits: give an address or a socket folder. `prepare` off, or a
+ * pool of connections between: each statement is parsed when it is sent, and the session holds
+ * nothing.
  */
-struct pg *pg_new(uv_loop_t *loop, const char *conninfo, const char *name);
+struct pg *pg_new(uv_loop_t *loop, const char *conninfo, const char *name, bool prepare);
 void pg_close(struct pg *pg); /* fails what is left with ERR_CANCELED, then frees */
 
 /* Begin a call; add parameters in order with the pg_param_*() below, then pg_exec(). */
@@ -81,6 +84,9 @@ const char *pg_trouble(const struct pg *pg); /* why it is not up, "" when unknow
  * that hints may have been missed until now. */
 void pg_listen(struct pg *pg, void (*on_notify)(void *owner, const char *payload),
                void (*on_up)(void *owner), void *owner);
+
+/* The error of a failed result; `ret_sqlstate` gets 6 bytes. */
+void pg_result_err(struct err *err, const PGresult *res, char *ret_sqlstate);
 
 /*
  * For tools that may block (migrate, doctor): run SQL text that is not among the statements.

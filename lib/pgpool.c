@@ -9,13 +9,14 @@ struct pgpool {
     struct pg *conns[];
 };
 
-struct pgpool *pgpool_new(uv_loop_t *loop, const char *conninfo, const char *name, size_t size)
+struct pgpool *pgpool_new(uv_loop_t *loop, const char *conninfo, const char *name, bool prepare,
+                          size_t size)
 {
     struct pgpool *pool = xcalloc(1, sizeof(*pool) + size * sizeof(struct pg *));
 
     pool->size = size;
     for (size_t i = 0; i < size; i++)
-        pool->conns[i] = pg_new(loop, conninfo, name);
+        pool->conns[i] = pg_new(loop, conninfo, name, prepare);
     return pool;
 }
 

@@ -5,7 +5,9 @@
 
 struct pgpool; /* opaque */
 
-struct pgpool *pgpool_new(uv_loop_t *loop, const char *conninfo, const char *name, size_t size);
+/* All but `size` as in pg_new(). */
+struct pgpool *pgpool_new(uv_loop_t *loop, const char *conninfo, const char *name, bool prepare,
+                          size_t size);
 void pgpool_close(struct pgpool *pool); /* as pg_close() */
 
 /* The connection for the next call: one that is up, if any is. */

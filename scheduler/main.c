@@ -24,7 +24,9 @@
 
 struct settings {
     char *database, *name, *log_level;
-    uint64_t leader_every, leader_ttl, poll, rescue_every, worker_ttl, vanish, retention, retain_every;
+    bool notify, prepare;
+    uint64_t leader_every, leader_ttl, poll, rescue_every, worker_ttl, vanish, retention,
+        retain_every;
 };
 
 static const struct config_key keys[] = {
@@ -39,8 +41,13 @@ static const struct config_key keys[] = {
                "between two looks for dead workers"),
     CONFIG_KEY(struct settings, worker_ttl, CONFIG_MS, "10s",
                "of a worker's heartbeat: nobody is declared dead earlier after an outage"),
-    CONFIG_KEY(struct settings, vanish, CONFIG_MS, "2s",
-               "how long a silent worker's connection is away before it is dead; 0: wait for its TTL"),
+    CONFIG_KEY(
+        struct settings, vanish, CONFIG_MS, "2s",
+        "how long a silent worker's connection is away before it is dead; 0: wait for its TTL"),
+    CONFIG_KEY(struct settings, notify, CONFIG_BOOL, "on",
+               "NOTIFY the processes that listen; off when none does"),
+    CONFIG_KEY(struct settings, prepare, CONFIG_BOOL, "on",
+               "statements once a connection; PgBouncer is noticed"),
     CONFIG_KEY(struct settings, retention, CONFIG_MS, "30d", "how long ended tasks are kept"),
     CONFIG_KEY(struct settings, retain_every, CONFIG_MS, "1m", "between two removals of old tasks"),
     CONFIG_END,
@@ -139,10 +146,10 @@ static void start(struct scheduler *s)
     log_line(LOG_INFO, "", "version %s, %s", NOCTURNE_VERSION, s->conf.name);
     log_line(LOG_DEBUG, "", "%s", text.data);
     loop_init(&s->loop, on_stop, s);
-    s->leader_pg = pg_new(uv, conf->database, PROG);
-    s->pg = pg_new(uv, conf->database, PROG);
-    s->retain_pg = pg_new(uv, conf->database, PROG);
-    s->notify = notify_new(uv, s->pg);
+    s->leader_pg = pg_new(uv, conf->database, PROG, conf->prepare);
+    s->pg = pg_new(uv, conf->database, PROG, conf->prepare);
+    s->retain_pg = pg_new(uv, conf->database, PROG, conf->prepare);
+    s->notify = conf->notify ? notify_new(uv, s->pg) : NULL;
     s->due = due_new(uv, s->pg, s->notify, conf->poll);
     s->rescue = rescue_new(uv, s->pg, s->notify, conf->rescue_every, conf->worker_ttl);
     s->vanish = vanish_new(uv, s->pg, s->rescue, conf->vanish);

@@ -1,7 +1,8 @@
 /*
  *   IDLE <---> CLAIMING ---> LOADING ---> IDLE
  *
- * IDLE      `poll` runs; a hint comes earlier
+ * IDLE      `poll` runs; a hint comes earlier. Without hints it runs faster after a find: who has
+ *           sent one turn may wait for it to send the next
  * CLAIMING  turn_claim is in flight. If its answer is lost the leases exist and nobody knows of
  *           them: the heartbeat's count shows it and they are handed back
  * LOADING   turn_load of a piece of what was claimed; tried again while the database is away
@@ -25,6 +26,7 @@
 #define SLACK        1000
 #define FULL_SCAN_MS 1000
 #define RETRY_MS     200
+#define BUSY_POLLS   8 /* without hints, polls per `poll_ms` after a find */
 
 enum claim_state {
     CLAIM_IDLE,     /* nothing; the poll timer runs */
@@ -37,7 +39,8 @@ struct claim {
     uv_timer_t poll, soon;
     int open_handles;
     struct pg *pg;
-    uint64_t poll_ms;
+    uint64_t poll_ms, pace_ms; /* longest and next time between two polls */
+    bool hints;
     struct worker_stats *stats;
     struct claim_callbacks cbs;
     int64_t worker_id;
@@ -53,6 +56,7 @@ struct claim {
 
 static void claim_start(struct claim *c);
 static void claim_load(struct claim *c);
+static void on_poll(uv_timer_t *timer);
 
 static void claim_enter(struct claim *c, enum claim_state state)
 {
@@ -67,6 +71,12 @@ static void claim_rest(struct claim *c)
         claim_look(c);
     }
     c->cbs.on_idle(c->cbs.owner);
+}
+
+/* Jittered, so that many workers do not ask in step. */
+static void poll_later(struct claim *c)
+{
+    uv_timer_start(&c->poll, on_poll, c->pace_ms * 3 / 4 + id_random32() % (c->pace_ms / 2 + 1), 0);
 }
 
 /* Find the row of a loaded task among those asked for. */
@@ -136,6 +146,15 @@ static void claim_load(struct claim *c)
     store_turn_load(c->pg, &c->call, &c->tasks, on_loaded, c);
 }
 
+static void claim_found(struct claim *c)
+{
+    c->again = true; /* there may be more */
+    if (!c->hints) {
+        c->pace_ms = c->poll_ms / BUSY_POLLS;
+        poll_later(c);
+    }
+}
+
 static void on_claimed(void *owner, PGresult *res, const struct err *err)
 {
     struct claim *c = owner;
@@ -150,7 +169,7 @@ static void on_claimed(void *owner, PGresult *res, const struct err *err)
     c->nrows = store_rows(res);
     c->next = c->loading = 0;
     if (c->nrows > 0)
-        c->again = true; /* there may be more */
+        claim_found(c);
     for (int i = 0; i < c->nrows; i++) {
         store_read_claim(res, i, &c->rows[i]);
         if (c->rows[i].seq > c->seen[c->rows[i].priority])
@@ -183,8 +202,8 @@ static void on_poll(uv_timer_t *timer)
 {
     struct claim *c = timer->data;
 
-    /* jittered, so that many workers do not ask in step */
-    uv_timer_start(timer, on_poll, c->poll_ms * 3 / 4 + id_random32() % (c->poll_ms / 2 + 1), 0);
+    c->pace_ms = 2 * c->pace_ms < c->poll_ms ? 2 * c->pace_ms : c->poll_ms;
+    poll_later(c);
     claim_look(c);
 }
 
@@ -217,13 +236,14 @@ void claim_set_worker(struct claim *c, int64_t worker_id)
     claim_look(c);
 }
 
-struct claim *claim_new(uv_loop_t *loop, struct pg *pg, uint64_t poll_ms,
+struct claim *claim_new(uv_loop_t *loop, struct pg *pg, uint64_t poll_ms, bool hints,
                         struct worker_stats *stats, const struct claim_callbacks *cbs)
 {
     struct claim *c = xcalloc(1, sizeof(*c));
 
     c->pg = pg;
-    c->poll_ms = poll_ms;
+    c->poll_ms = c->pace_ms = poll_ms;
+    c->hints = hints;
     c->stats = stats;
     c->cbs = *cbs;
     pg_array_init(&c->watermarks, PG_INT8);

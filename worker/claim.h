@@ -19,7 +19,8 @@ struct claim_callbacks {
     void *owner;
 };
 
-struct claim *claim_new(uv_loop_t *loop, struct pg *pg, uint64_t poll_ms,
+/* Looks every `poll_ms`; without `hints` sooner as long as there was something. */
+struct claim *claim_new(uv_loop_t *loop, struct pg *pg, uint64_t poll_ms, bool hints,
                         struct worker_stats *stats, const struct claim_callbacks *cbs);
 void claim_close(struct claim *c); /* after the connection */
 

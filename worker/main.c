@@ -22,7 +22,9 @@ static const struct config_key keys[] = {
     KEY(beat_ttl, CONFIG_MS, "10s", "without a heartbeat for so long, others take the turns over"),
     KEY(poll, CONFIG_MS, "1s", "look for ready turns this often, hints or not"),
     KEY(drain, CONFIG_MS, "10s", "on SIGTERM, time for running turns to end"),
-    KEY(hints, CONFIG_BOOL, "on", "LISTEN and NOTIFY; off: poll only"),
+    KEY(hints, CONFIG_BOOL, "on", "LISTEN for hints of other processes; off: poll only"),
+    KEY(notify, CONFIG_BOOL, "on", "NOTIFY the processes that listen; off when none does"),
+    KEY(prepare, CONFIG_BOOL, "on", "statements once a connection; PgBouncer is noticed"),
     KEY(log_level, CONFIG_STR, "info", "debug, info, warn or error"),
     CONFIG_END,
 };

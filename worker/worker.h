@@ -12,7 +12,7 @@ struct worker_conf {
     char *database, *name, *log_level;
     int64_t slots;
     uint64_t beat_every, beat_ttl, poll, drain; /* milliseconds */
-    bool hints;
+    bool hints, notify, prepare;
 };
 
 struct worker; /* opaque */

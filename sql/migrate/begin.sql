@@ -1,5 +1,6 @@
 -- One transaction a migration, one migrator at a time: who comes second waits, then sees what the
--- first has done. The lock ends with the transaction.
+-- first has done. The lock ends with the transaction. Other locks are given up soon: everybody who
+-- wants the table queues behind us while we wait.
 begin;
 set local statement_timeout = 0;
 set local lock_timeout = 0;
@@ -29,3 +30,4 @@ begin
         );
     end if;
 end $$;
+set local lock_timeout = '2s';

@@ -12,6 +12,28 @@ import tempfile
 import threading
 import time
 
+MODE = os.environ.get('NOCTURNE_TEST_MODE', '')  # '', poll or pgbouncer
+BOUNCER_PORT = 6432
+BOUNCER_SETTINGS = """
+[databases]
+* = host={0} port=5432
+
+[pgbouncer]
+listen_addr =
+listen_port = {1}
+unix_socket_dir = {0}
+auth_type = trust
+auth_file = {0}/users
+auth_user = {2}
+pool_mode = transaction
+max_client_conn = 4000
+default_pool_size = 20
+server_login_retry = 0.2
+server_idle_timeout = 15
+logfile = {0}/pgbouncer.log
+log_connections = 0
+log_disconnections = 0
+"""
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), '..', '..'))
 TEMPLATE = 'nocturne_template'
 SETTINGS = """
@@ -24,6 +46,9 @@ log_lock_waits = on
 log_line_prefix = '%m [%p] %d '
 autovacuum_naptime = 15s
 """
+
+
+AS_POSTGRES = {'user': 'postgres', 'group': 'postgres', 'extra_groups': []}
 
 
 def bindir():
@@ -79,17 +104,20 @@ class Cluster:
     def __init__(self, folder=None, extra=''):
         self.owner = folder is None
         self.user = 'postgres' if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
+        self.bouncer = None
         self.lock = threading.Lock()
         self.made = 0
         if self.owner:
             self.folder = tempfile.mkdtemp(prefix='nocturne-pg-', dir='/tmp')
             self.start(extra)
+            if MODE == 'pgbouncer':
+                self.start_bouncer()
         else:
             self.folder = folder
 
     def run(self, *argv, **kw):
         if os.getuid() == 0:
-            kw['user'], kw['group'], kw['extra_groups'] = 'postgres', 'postgres', []
+            kw.update(AS_POSTGRES)
         return subprocess.run([os.path.join(bindir(), argv[0])] + list(argv[1:]), check=True,
                               cwd='/', stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, **kw)
 
@@ -106,6 +134,25 @@ class Cluster:
         self.psql('postgres', 'create database %s' % TEMPLATE)
         self.psql(TEMPLATE, migration_script())
 
+    def start_bouncer(self):
+        """PgBouncer before it, in transaction mode: Debian's, as its package sets it up."""
+        with open(self.folder + '/pgbouncer.ini', 'w') as f:
+            f.write(BOUNCER_SETTINGS.format(self.folder, BOUNCER_PORT, self.user))
+        with open(self.folder + '/users', 'w') as f:
+            f.write('"%s" ""\n' % self.user)
+        path = shutil.which('pgbouncer', path='/usr/sbin:' + os.environ['PATH'])
+        if not path:
+            raise AssertionError('pgbouncer is not installed (make deps)')
+        self.bouncer = subprocess.Popen(
+            [path, '-q', self.folder + '/pgbouncer.ini'], stdin=subprocess.DEVNULL, cwd='/',
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            **(AS_POSTGRES if os.getuid() == 0 else {}))
+        end = time.monotonic() + 10
+        while not os.path.exists('%s/.s.PGSQL.%d' % (self.folder, BOUNCER_PORT)):
+            if time.monotonic() > end or self.bouncer.poll() is not None:
+                raise AssertionError('pgbouncer does not start')
+            time.sleep(0.02)
+
     def up(self):
         self.run('pg_ctl', '-D', self.folder + '/data', '-l', self.folder + '/log', '-w', '-s', 'start')
 
@@ -115,14 +162,24 @@ class Cluster:
     def close(self):
         if not self.owner or not os.path.isdir(self.folder):
             return
+        if self.bouncer:
+            self.bouncer.kill()
+            self.bouncer.wait()
         try:
             self.down('immediate')
         except (subprocess.CalledProcessError, OSError):
             pass
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def conninfo(self, db):
-        return 'host=%s dbname=%s user=%s' % (self.folder, db, self.user)
+    def conninfo(self, db, more=''):
+        return 'host=%s %sdbname=%s user=%s' % (self.folder, more, db, self.user)
+
+    def pooled_conninfo(self, db):
+        return self.conninfo(db, 'port=%d ' % BOUNCER_PORT)
+
+    def daemons_conninfo(self, db):
+        """What the programs under test connect to."""
+        return self.pooled_conninfo(db) if MODE == 'pgbouncer' else self.conninfo(db)
 
     def psql_argv(self, db, *options):
         return [os.path.join(bindir(), 'psql'), '-X', '-q', '-At', '-v', 'ON_ERROR_STOP=1', *options,

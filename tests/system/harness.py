@@ -19,6 +19,9 @@
 `env.close()` stops the daemons and fails when one did not exit with 0 or its sanitizers had
 something to say. Programs come from $BUILD (build/san). Settings are the programs' own: env.worker(
 slots=100) is nocturne-worker --slots 100.
+
+NOCTURNE_TEST_MODE=poll runs everything without LISTEN and NOTIFY, =pgbouncer through PgBouncer in
+transaction mode; a test whose bound presumes hints says within(SECONDS, 'event').
 """
 import http.client
 import json
@@ -34,12 +37,18 @@ import time
 
 import cluster
 import invariants
-from cluster import ROOT, SqlError  # noqa: F401  (for tests)
+from cluster import MODE, ROOT, SqlError  # noqa: F401  (for tests)
 
 BUILD = os.path.abspath(os.path.join(ROOT, os.environ.get('BUILD', 'build/san')))
 TERMINAL = ('completed', 'incomplete', 'failed', 'aborted', 'expired')
 SANITIZER = re.compile(r'(ERROR: (Address|Leak|Undefined)\w*Sanitizer|SUMMARY: \w*Sanitizer'
                        r'|runtime error: )')
+# Settings that make the mode, of every daemon that has them.
+MODE_SETTINGS = {'': {}, 'poll': {'hints': 'off', 'notify': 'off'},
+                 'pgbouncer': {'hints': 'off', 'prepare': 'off'}}[MODE]
+# What polls promise, in seconds: ARCHITECTURE.md, "Without hints". A start is a claim, after
+# what the scheduler needs; an abort is that of a running turn.
+POLLED = {'event': 0.4, 'start': 1.5, 'abort': 2.5}
 open_envs = []  # for the runner: to print logs of, and to close
 
 
@@ -56,15 +65,20 @@ def wait_until(condition, deadline=10.0, what='', every=0.02):
         time.sleep(every)
 
 
+def within(seconds, what):
+    """A bound that presumes hints; without them it has the time of the poll behind them, too."""
+    return seconds + POLLED[what] if MODE else seconds
+
+
 def free_port():
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         return s.getsockname()[1]
 
 
-def program(name):
+def program(name, build=BUILD):
     """Path of a program of the build: 'nocturne-worker' or 'tests/fake/modelsim'."""
-    path = os.path.join(BUILD, name if '/' in name else 'bin/' + name)
+    path = os.path.join(build, name if '/' in name else 'bin/' + name)
     if not os.access(path, os.X_OK):
         raise AssertionError('%s is not built (make SAN=1 BUILD=%s all fakes)' % (path, BUILD))
     return path
@@ -457,7 +471,7 @@ class Env:
     def __init__(self, migrated=True, cluster_=None):
         self.cluster = cluster_ or cluster.shared()
         self.db = self.cluster.create_database(migrated)
-        self.conninfo = self.cluster.conninfo(self.db)
+        self.conninfo = self.cluster.daemons_conninfo(self.db)
         self.folder = tempfile.mkdtemp(prefix='nocturne-env-')
         self.processes, self.sessions = [], []
         self.http = None       # of the newest api
@@ -520,9 +534,12 @@ class Env:
         return process
 
     def start(self, name, settings, env=None):
-        """One of our daemons, on this database."""
-        settings = {'database': self.conninfo, **settings}
-        argv = [program(name)]
+        """One of our daemons, on this database. `build`: of another folder than $BUILD."""
+        build = settings.pop('build', BUILD)
+        settings = {'database': self.conninfo, **MODE_SETTINGS, **settings}
+        if name == 'nocturne-scheduler':  # it has nothing to listen for
+            settings.pop('hints', None)
+        argv = [program(name, build)]
         for key, value in settings.items():
             if value is not None:
                 argv += ['--' + key, str(value)]
@@ -578,13 +595,13 @@ class Env:
         self.sim = Sim(process, int(found.group(1)))
         return self.sim
 
-    def cli(self, *argv, input=None, env=None, timeout=60, check=True):
+    def cli(self, *argv, input=None, env=None, timeout=60, check=True, build=BUILD):
         """Run `nocturne ...`; the CompletedProcess with text. check: exit status 0 is expected."""
         # the names of the environment are those of the command line's settings
         extra = {'NOCTURNE_DATABASE': self.conninfo}
         if self.http:
             extra['NOCTURNE_URL'] = self.http.base_url
-        done = subprocess.run([program('nocturne'), *argv], input=input, text=True, cwd=ROOT,
+        done = subprocess.run([program('nocturne', build), *argv], input=input, text=True, cwd=ROOT,
                               capture_output=True, timeout=timeout,
                               stdin=None if input is not None else subprocess.DEVNULL,
                               env=sanitizer_env({**extra, **(env or {})}))

@@ -156,7 +156,8 @@ def test_a_role_that_may_not_create_schemas_can_migrate_one_it_owns():
 
 def test_no_database_has_an_exit_status_of_its_own():
     with empty() as env:
-        done = env.cli('migrate', '--database', env.conninfo + '_x', check=False)
+        conninfo = env.conninfo.replace('dbname=', 'dbname=x_')
+        done = env.cli('migrate', '--database', conninfo, check=False)
         assert done.returncode == CLI_UNREACHABLE and 'does not exist' in done.stderr, done
         done = env.cli('migrate', env={'NOCTURNE_DATABASE': ''}, check=False)
         assert done.returncode in (CLI_USAGE, CLI_UNREACHABLE), done

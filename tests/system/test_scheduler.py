@@ -74,7 +74,7 @@ def test_due_tasks_become_ready_when_they_are_due():
     with fresh() as env:
         listener = env.psql()
         listener.run('listen nocturne')
-        env.scheduler(**QUICK)
+        env.scheduler(notify='on', **QUICK)
         due_tasks(env, 3, in_ms=700)
         assert env.value('select count(*) from nocturne.ready') == 0
         wait_until(lambda: env.value('select count(*) from nocturne.ready') == 3, 5)

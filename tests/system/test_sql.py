@@ -112,6 +112,7 @@ ARGUMENTS = {
     'leader_hold': "'me', 6000", 'leader_leave': "'me'",
     'lease_rescue': '500', 'notify_send': "array['r']",
     'retain_partitions': '86400000', 'retain_remove': "86400000, :zero, 500",
+    'schema_check': "'0.1.0'",
     'session_get': "'default', 's5'", 'session_snapshots': "'default', 's5', null, 10",
     'snapshot_get': ":d, 'default'",
     'task_abort': ":r, 'why', 'me', 'default'", 'task_get': ":l, 'default'",

@@ -1,0 +1,2 @@
+-- After a failed round that is tried again.
+rollback;
