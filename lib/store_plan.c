@@ -43,21 +43,26 @@ void store_read_due(PGresult *res, struct due_row *ret_row)
     ret_row->next_ms = PQgetisnull(res, 0, 1) ? INT64_MAX : column_int(res, 0, 1);
 }
 
-void store_worker_reap(struct pg *pg, struct pg_call *call, uint64_t timeout_ms, pg_done_fn *done,
-                       void *owner)
+void store_worker_reap(struct pg *pg, struct pg_call *call, int64_t seen_us, uint64_t patience_ms,
+                       uint64_t ttl_ms, uint64_t timeout_ms, pg_done_fn *done, void *owner)
 {
     pg_call_init(call, SQL_WORKER_REAP);
+    if (seen_us)
+        pg_param_int(call, seen_us);
+    else
+        pg_param_text(call, NULL);
+    pg_param_int(call, (int64_t)patience_ms);
+    pg_param_int(call, (int64_t)ttl_ms);
     pg_exec(pg, call, timeout_ms, done, owner);
 }
 
-int store_reaped(PGresult *res)
+void store_read_reap(PGresult *res, int row, struct reap_row *ret_row)
 {
-    return PQntuples(res);
-}
-
-int64_t store_read_reaped(PGresult *res, int row)
-{
-    return column_int(res, row, 0);
+    *ret_row = (struct reap_row){
+        .now_us = column_int(res, row, 0),
+        .judged = column_bool(res, row, 1),
+        .worker_id = PQgetisnull(res, row, 2) ? 0 : column_int(res, row, 2),
+    };
 }
 
 void store_worker_watch(struct pg *pg, struct pg_call *call, uint64_t timeout_ms,
@@ -82,6 +87,16 @@ void store_worker_vanish(struct pg *pg, struct pg_call *call, struct pg_array *i
     pg_param_array(call, ids);
     pg_param_array(call, sessions);
     pg_exec(pg, call, timeout_ms, done, owner);
+}
+
+int store_vanished(PGresult *res)
+{
+    return PQntuples(res);
+}
+
+int64_t store_read_vanished(PGresult *res, int row)
+{
+    return column_int(res, row, 0);
 }
 
 void store_lease_rescue(struct pg *pg, struct pg_call *call, int64_t limit, uint64_t timeout_ms,

@@ -7,6 +7,7 @@
 
 #include "err.h"
 #include "id.h"
+#include "pg.h"
 #include "store_result.h"
 
 #include <stdbool.h>
@@ -28,11 +29,15 @@ void store_due_release(struct pg *pg, struct pg_call *call, int64_t limit, pg_do
                        void *owner);
 void store_read_due(PGresult *res, struct due_row *ret_row);
 
-/* worker_reap.sql. One row a worker: its id. */
-void store_worker_reap(struct pg *pg, struct pg_call *call, uint64_t timeout_ms, pg_done_fn *done,
-                       void *owner);
-int store_reaped(PGresult *res); /* rows */
-int64_t store_read_reaped(PGresult *res, int row);
+/* worker_reap.sql. `seen_us`: `now_us` of the last answer; 0: look only. */
+struct reap_row {
+    int64_t now_us;
+    bool judged;       /* else nobody was declared dead, whoever is */
+    int64_t worker_id; /* 0 in the first row */
+};
+void store_worker_reap(struct pg *pg, struct pg_call *call, int64_t seen_us, uint64_t patience_ms,
+                       uint64_t ttl_ms, uint64_t timeout_ms, pg_done_fn *done, void *owner);
+void store_read_reap(PGresult *res, int row, struct reap_row *ret_row); /* store_rows() of them */
 
 /* worker_watch.sql, by worker_id. `session` is valid while the result is. */
 #define STORE_SESSION_BYTES 64
@@ -45,10 +50,12 @@ void store_worker_watch(struct pg *pg, struct pg_call *call, uint64_t timeout_ms
                         pg_done_fn *done, void *owner);
 void store_read_watch(PGresult *res, int row, struct watch_row *ret_row);
 
-/* worker_vanish.sql. Its rows are read as those of worker_reap.sql. */
+/* worker_vanish.sql. One row a worker: its id. */
 void store_worker_vanish(struct pg *pg, struct pg_call *call, struct pg_array *ids,
                          struct pg_array *sessions, uint64_t timeout_ms, pg_done_fn *done,
                          void *owner);
+int store_vanished(PGresult *res); /* rows */
+int64_t store_read_vanished(PGresult *res, int row);
 
 /* lease_rescue.sql. How many leases went back. */
 void store_lease_rescue(struct pg *pg, struct pg_call *call, int64_t limit, uint64_t timeout_ms,

@@ -1,7 +1,7 @@
 /*
  *   IDLE ----> SLEEPING ----> REAPING ----> RESCUING
- *    ^            | ^  |         |           |  ^ |
- *    |            | |  +---------|--(grace)--+  +-+  a full batch: there may be more
+ *    ^            | ^            |           |  ^ |
+ *    |            | |            |           |  +-+  a full batch: there may be more
  *    |            | +------------+-----------+
  *    +------------+--------------------------+         rescue_lead(false)
  *
@@ -10,9 +10,17 @@
  * REAPING   worker_reap: death is one durable transition of the worker's row
  * RESCUING  lease_rescue: leases of the dead go back to ready, are quarantined or end as aborted
  *
- * A failure in any state costs a round, and the grace begins anew: while the database was away
- * nobody could beat. A crash between the two loses nothing, the dead stay dead. A worker that
- * only seemed dead is fenced: its row says so in every statement of its own.
+ * While the database was away, hung or was slow, nobody could beat, and all workers look dead when
+ * it is back. So death is declared only by a leader that has watched it all the time: each round
+ * says when the last one saw the database, by the clock of that, and the statement judges nobody
+ * when it is executed more than `every` + half the TTL later. Such a round, one that fails, and the
+ * first one as leader begin a grace of a TTL, in which rounds only look. Half a TTL that passes
+ * unnoticed does no harm: a worker beats at least twice in a TTL. The server's start is judged in
+ * SQL.
+ *
+ * A failure in any state costs a round and the grace. A crash between the two loses nothing, the
+ * dead stay dead. A worker that only seemed dead is fenced: its row says so in every statement of
+ * its own.
  */
 #include "rescue.h"
 
@@ -43,6 +51,7 @@ struct rescue {
     bool closing; /* gone when what is in flight has been answered */
     uint64_t every_ms, worker_ttl_ms;
     uint64_t grace_until_ms; /* nobody is declared dead before */
+    int64_t seen_us;         /* the database's clock as of the last answer; 0: unknown */
     bool leads, failing;
 };
 
@@ -65,6 +74,7 @@ static void end_round(struct rescue *rescue)
 
 static void begin_grace(struct rescue *rescue)
 {
+    rescue->seen_us = 0;
     rescue->grace_until_ms = clock_mono_ms() + rescue->worker_ttl_ms;
 }
 
@@ -127,15 +137,37 @@ static void rescue_leases(struct rescue *rescue)
     store_lease_rescue(rescue->pg, &rescue->call, BATCH, TIMEOUT_MS, on_rescued, rescue);
 }
 
+static bool in_grace(const struct rescue *rescue)
+{
+    return clock_mono_ms() < rescue->grace_until_ms;
+}
+
+/* The database was seen at `now_us`; `judged`: it took our word for what came before. */
+static void note_seen(struct rescue *rescue, const struct reap_row *row)
+{
+    if (rescue->seen_us && !row->judged) {
+        log_line(LOG_WARN, "", "the database was away or its clock jumped: nobody is dead yet");
+        begin_grace(rescue);
+    }
+    if (!in_grace(rescue))
+        rescue->seen_us = row->now_us;
+}
+
 static void on_reaped(void *owner, PGresult *res, const struct err *err)
 {
     struct rescue *rescue = owner;
+    struct reap_row row;
     char context[40];
 
     if (!wanted(rescue) || failed(rescue, err))
         return;
-    for (int row = 0; row < store_reaped(res); row++) {
-        snprintf(context, sizeof(context), "worker=%" PRId64, store_read_reaped(res, row));
+    for (int i = 0; i < store_rows(res); i++) {
+        store_read_reap(res, i, &row);
+        if (row.worker_id == 0) {
+            note_seen(rescue, &row);
+            continue;
+        }
+        snprintf(context, sizeof(context), "worker=%" PRId64, row.worker_id);
         log_line(LOG_WARN, context, "this worker is dead");
     }
     rescue_leases(rescue);
@@ -145,13 +177,10 @@ static void on_timer(uv_timer_t *timer)
 {
     struct rescue *rescue = timer->data;
 
-    /* While the database is away, the call that fails is what tells us of its return. */
-    if (rescue->failing || clock_mono_ms() < rescue->grace_until_ms) {
-        rescue_leases(rescue);
-        return;
-    }
     rescue_enter(rescue, RESCUE_REAPING);
-    store_worker_reap(rescue->pg, &rescue->call, TIMEOUT_MS, on_reaped, rescue);
+    store_worker_reap(rescue->pg, &rescue->call, rescue->failing ? 0 : rescue->seen_us,
+                      rescue->every_ms + rescue->worker_ttl_ms / 2, rescue->worker_ttl_ms,
+                      TIMEOUT_MS, on_reaped, rescue);
 }
 
 void rescue_lead(struct rescue *rescue, bool leads)

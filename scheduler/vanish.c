@@ -123,9 +123,9 @@ static void on_declared(void *owner, PGresult *res, const struct err *err)
 
     if (!wanted(v, err))
         return;
-    n = store_reaped(res);
+    n = store_vanished(res);
     for (int row = 0; row < n; row++) {
-        snprintf(context, sizeof(context), "worker=%" PRId64, store_read_reaped(res, row));
+        snprintf(context, sizeof(context), "worker=%" PRId64, store_read_vanished(res, row));
         log_line(LOG_WARN, context, "this worker is dead: its session ended and it is silent");
     }
     if (n > 0)

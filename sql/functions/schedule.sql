@@ -48,7 +48,8 @@ begin
     end loop;
 end $$;
 
--- Death is one durable transition on the worker's row.
+-- Death is one durable transition on the worker's row. This one judges at once: for schedulers of the
+-- previous release.
 create or replace function nocturne.reap() returns setof bigint language sql as $$
     update nocturne.worker w set state = 'dead'
     where w.worker_id = any(array(
@@ -58,6 +59,35 @@ create or replace function nocturne.reap() returns setof bigint language sql as 
       and w.state <> 'dead' and w.expires_at < clock_timestamp()
     returning w.worker_id
 $$;
+
+-- The same for a leader that must not mistake an outage for the death of many: it looks again and
+-- again, and says when it last looked (the `now_us` of that answer, microseconds since 1970; null:
+-- it only looks). Nobody is declared dead unless that was at most p_patience_ms ago: a statement that
+-- waited for its connection, a server that stood still, a clock that jumped are all found by that.
+-- Nor within p_ttl_ms of the server's start, when no worker can have beaten.
+-- One row says what time it is and whether it judged; then one row for each of the dead.
+create or replace function nocturne.reap_watched(p_seen_us bigint, p_patience_ms bigint,
+    p_ttl_ms bigint) returns table (now_us bigint, judged boolean, worker_id bigint)
+language plpgsql as $$
+declare
+    at timestamptz := clock_timestamp(); -- once: what stops us further down must not count either
+begin
+    now_us := (extract(epoch from at) * 1000000)::bigint;
+    judged := coalesce(now_us between p_seen_us and p_seen_us + p_patience_ms * 1000, false)
+              and at > pg_postmaster_start_time() + p_ttl_ms * interval '1 ms';
+    return next;
+    for worker_id in
+        update nocturne.worker w set state = 'dead'
+        where judged and w.worker_id = any(array(
+                select x.worker_id from nocturne.worker x
+                where x.state <> 'dead' and x.expires_at < at
+                order by x.worker_id for update skip locked))
+          and w.state <> 'dead' and w.expires_at < at
+        returning w.worker_id
+    loop
+        return next;
+    end loop;
+end $$;
 
 -- Leases of dead workers go back. A turn that took three workers with it is quarantined; one that
 -- was being aborted ends.

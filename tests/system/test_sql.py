@@ -115,6 +115,7 @@ ARGUMENTS = {
     'schema_check': "'0.1.0'",
     'session_get': "'default', 's5'", 'session_snapshots': "'default', 's5', null, 10",
     'snapshot_get': ":d, 'default'",
+    'worker_reap': '(extract(epoch from clock_timestamp()) * 1000000)::bigint, 10000, 0',
     'task_abort': ":r, 'why', 'me', 'default'", 'task_get': ":l, 'default'",
     'task_peek': ":l, 'default'",
     'task_list': "'default', null, null, null, null, 20",
@@ -355,6 +356,27 @@ def test_a_worker_without_a_live_row_claims_nothing():
     assert claim(session, worker) == []
     assert session.run("execute worker_beat(%d, 10000, '{}')" % worker) == []
     env.abort(task)
+
+
+def test_only_who_has_watched_the_database_declares_workers_dead():
+    session, worker = worker_session()
+    env.execute("update nocturne.worker set expires_at = now() - interval '1 s' where worker_id = %d"
+                % worker)
+
+    def reap(ago_ms, patience_ms=2000, ttl_ms=0):
+        seen = 'null' if ago_ms is None else \
+            '(extract(epoch from clock_timestamp()) * 1000000)::bigint - %d' % (ago_ms * 1000)
+        rows = env.sql('select * from nocturne.reap_watched(%s, %d, %d)' % (seen, patience_ms, ttl_ms))
+        assert rows[0]['worker_id'] is None and rows[0]['now_us'] > 10 ** 15, rows
+        return rows[0]['judged'], [r['worker_id'] for r in rows[1:]]
+
+    assert reap(None) == (False, [])               # it only looks
+    assert reap(3000) == (False, [])               # executed late, or the clock jumped
+    assert reap(-3000) == (False, [])              # the clock was set back
+    assert reap(0, ttl_ms=10 ** 9) == (False, [])  # the server has just been started
+    assert reap(1000) == (True, [worker])
+    assert reap(1000) == (True, [])
+    del session
 
 
 def test_a_claim_in_flight_and_death_do_not_cross():
