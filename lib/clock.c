@@ -22,6 +22,14 @@ uint64_t clock_mono_ms(void)
     return clock_mono_us() / 1000;
 }
 
+uint64_t clock_boot_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_BOOTTIME, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
 int64_t clock_wall_us(void)
 {
     struct timespec now;

@@ -8,7 +8,8 @@
 
 uint64_t clock_mono_ms(void); /* never goes back; for time-outs and latencies */
 uint64_t clock_mono_us(void);
-int64_t clock_wall_us(void); /* UTC, microseconds since 1970 */
+uint64_t clock_boot_ms(void); /* as mono, and goes on while the machine sleeps; for leases */
+int64_t clock_wall_us(void);  /* UTC, microseconds since 1970 */
 
 /* "2026-01-02T03:04:05.678Z" of `wall_us` into `ret_text` (CLOCK_STAMP_BYTES); returns it. */
 char *clock_stamp(int64_t wall_us, char *ret_text);

@@ -2,7 +2,7 @@
  * Traps buried here: libcurl must not be called from its own callbacks (socket and timer
  * callbacks only arm handles); a CURLMsg does not survive curl_multi_remove_handle(); a uv handle
  * is freed in its close callback; time-outs of libcurl cannot tell first byte from idle, so one
- * repeating look at all calls does.
+ * repeating look at all calls does; resuming a call runs its callbacks inside curl_easy_pause().
  */
 #include "http.h"
 
@@ -21,7 +21,7 @@ struct http {
     CURLM *multi;
     uv_timer_t curl_timer;  /* as libcurl asks for */
     uv_timer_t check_timer; /* runs while anything is in flight: our own time-outs */
-    uv_timer_t drain_timer; /* runs when `ended` is not empty */
+    uv_timer_t drain_timer; /* fires when `ended` is not empty, or a call is to be resumed */
     struct list active;     /* struct http_call.node */
     struct list ended;      /* ended by us, not answered yet */
     int open_handles;
@@ -175,6 +175,14 @@ static void on_drain(uv_timer_t *timer)
 
         http_answer(call, &call->err);
     }
+    list_foreach_safe (n, &http->active) {
+        struct http_call *call = container_of(n, struct http_call, node);
+
+        if (!call->resuming)
+            continue;
+        call->resuming = false;
+        (void)curl_easy_pause(call->easy, CURLPAUSE_CONT); /* what is wrong is told by its result */
+    }
 }
 
 /* End a call from outside libcurl: its socket is closed now, `done` comes from the loop. */
@@ -194,6 +202,8 @@ static const char *http_overdue(const struct http_call *call, uint64_t now_ms)
     const struct http_timeouts *t = &call->timeouts;
     bool started = call->status != 0;
 
+    if (call->paused)
+        return NULL;
     if (t->total_ms && now_ms - call->started_ms >= t->total_ms)
         return "the whole answer";
     if (t->first_byte_ms && !started && now_ms - call->started_ms >= t->first_byte_ms)
@@ -224,6 +234,8 @@ static size_t on_body(char *bytes, size_t size, size_t n, void *call_ptr)
     struct http_call *call = call_ptr;
     size_t len = size * n;
 
+    if (call->paused)
+        return CURL_WRITEFUNC_PAUSE; /* these bytes come again when it is resumed */
     call->last_ms = clock_mono_ms();
     call->received_bytes += len;
     if (call->received_bytes > call->max_reply_bytes) {
@@ -406,6 +418,28 @@ void http_cancel(struct http_call *call)
         return;
     err_set(&call->err, ERR_CANCELED, "http: canceled");
     http_end_call(call);
+}
+
+void http_pause(struct http_call *call)
+{
+    if (!call->easy || call->paused)
+        return;
+    call->paused = true;
+    call->paused_ms = clock_mono_ms();
+}
+
+void http_resume(struct http_call *call)
+{
+    uint64_t paused_for_ms;
+
+    if (!call->easy || !call->paused)
+        return;
+    paused_for_ms = clock_mono_ms() - call->paused_ms;
+    call->paused = false;
+    call->resuming = true;
+    call->started_ms += paused_for_ms;
+    call->last_ms += paused_for_ms;
+    uv_timer_start(&call->http->drain_timer, on_drain, 0, 0);
 }
 
 void http_call_release(struct http_call *call)

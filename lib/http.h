@@ -24,7 +24,7 @@ typedef void http_done_fn(void *owner, const struct err *err);
 
 /*
  * Bytes of the answer's body as they come; `call->status` is known. Return 0, or -1 to end the
- * request (`done` then gets ERR_CANCELED). It must not call http_*() on the same `struct http`.
+ * request (`done` then gets ERR_CANCELED). Of http_*() it may call http_pause() alone.
  */
 typedef int http_data_fn(void *owner, const char *bytes, size_t len);
 
@@ -62,7 +62,9 @@ struct http_call {
     size_t max_reply_bytes;
     uint64_t started_ms, last_ms; /* clock_mono_ms() */
     struct http_timeouts timeouts;
-    struct err err; /* why we ended it ourselves */
+    bool paused, resuming;
+    uint64_t paused_ms; /* clock_mono_ms() */
+    struct err err;     /* why we ended it ourselves */
     http_data_fn *on_data;
     http_done_fn *done;
     void *owner;
@@ -76,6 +78,11 @@ void http_start(struct http *http, struct http_call *call, const struct http_req
 
 /* Close the request's socket now; `done` comes later with ERR_CANCELED. Harmless when over. */
 void http_cancel(struct http_call *call);
+
+/* Read no more of the answer until http_resume(): the peer is held up by TCP. No time-out runs
+ * meanwhile. What libcurl has read already (16 KiB) waits. Again: no effect. Harmless when over. */
+void http_pause(struct http_call *call);
+void http_resume(struct http_call *call);
 
 /* Free what the answer left behind. Harmless on a zeroed call. */
 void http_call_release(struct http_call *call);

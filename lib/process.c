@@ -7,13 +7,15 @@
  * RUNNING   the child lives; `timeout` runs
  * STOPPING  SIGTERM is sent; `kill` runs to SIGKILL
  * DRAINING  it has exited; what it wrote last is read; `drain` is the limit, because a
- *           grandchild may hold the pipe open
+ *           grandchild may hold the pipe open. While reading is paused the limit does not run
  * CLOSING   uv_close() of every handle
  *
  * If this process dies, children with the pipe on their stdin see it end; nothing else stops
  * them. What such an orphan does to the world is why the tool ledger has an outcome `unknown`.
  */
 #include "process.h"
+
+#include "clock.h"
 
 #include <assert.h>
 #include <signal.h>
@@ -89,7 +91,8 @@ static void on_child_exit(uv_process_t *handle, int64_t exit_status, int term_si
     process_enter(p, PROCESS_DRAINING);
     delay_cancel(&p->timeout);
     delay_cancel(&p->kill);
-    delay_start(p->delays, &p->drain, DRAIN_LIMIT_MS, on_drain_limit, p);
+    if (!p->paused)
+        delay_start(p->delays, &p->drain, DRAIN_LIMIT_MS, on_drain_limit, p);
 }
 
 static void on_kill(void *owner)
@@ -101,6 +104,7 @@ static void process_end_with(struct process *p, enum err_code code, const char *
 {
     if (p->why.code == ERR_OK)
         err_set(&p->why, code, "%s", why);
+    process_resume(p); /* what it still writes is nobody's */
     if (p->state != PROCESS_RUNNING)
         return;
     process_enter(p, PROCESS_STOPPING);
@@ -221,6 +225,42 @@ void process_stop(struct process *p)
 {
     if (p->state != PROCESS_IDLE)
         process_end_with(p, ERR_CANCELED, "it was stopped");
+}
+
+static bool is_readable(const struct process *p)
+{
+    return (p->state == PROCESS_RUNNING || p->state == PROCESS_STOPPING ||
+            p->state == PROCESS_DRAINING) &&
+           !p->out_closed;
+}
+
+void process_pause(struct process *p)
+{
+    uint64_t now_ms = clock_mono_ms();
+
+    if (p->paused || !is_readable(p) || p->why.code != ERR_OK)
+        return;
+    p->paused = true;
+    uv_read_stop((uv_stream_t *)&p->out);
+    delay_cancel(&p->drain);
+    p->left_ms = 0;
+    if (p->timeout.delays)
+        p->left_ms = p->timeout.due_ms > now_ms ? p->timeout.due_ms - now_ms : 1;
+    delay_cancel(&p->timeout);
+}
+
+void process_resume(struct process *p)
+{
+    if (!p->paused)
+        return;
+    p->paused = false;
+    if (!is_readable(p))
+        return;
+    uv_read_start((uv_stream_t *)&p->out, on_alloc, on_stdout);
+    if (p->state == PROCESS_DRAINING)
+        delay_start(p->delays, &p->drain, DRAIN_LIMIT_MS, on_drain_limit, p);
+    else if (p->left_ms)
+        delay_start(p->delays, &p->timeout, p->left_ms, on_timeout, p);
 }
 
 void process_release(struct process *p)

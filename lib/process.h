@@ -51,7 +51,8 @@ struct process {
     struct err why; /* why we stopped it, or could not start it */
     struct delay timeout, kill, drain;
     struct delays *delays;
-    bool exited, out_closed;
+    bool exited, out_closed, paused;
+    uint64_t left_ms; /* of the time-out, while paused */
     process_data_fn *on_stdout;
     process_done_fn *done;
     void *owner;
@@ -62,5 +63,10 @@ void process_start(uv_loop_t *loop, struct delays *delays, struct process *p,
 
 /* SIGTERM to the group, SIGKILL two seconds later. Harmless when over or on a zeroed one. */
 void process_stop(struct process *p);
+
+/* Read no more of stdout until process_resume(); a program that goes on writing is held up by its
+ * pipe. Its time-out does not run meanwhile. Again: no effect. Harmless when over. */
+void process_pause(struct process *p);
+void process_resume(struct process *p);
 
 void process_release(struct process *p); /* after `done`; harmless on a zeroed one */

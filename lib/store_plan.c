@@ -1,6 +1,5 @@
 #include "store_plan.h"
 
-
 #include <stdio.h>
 
 #define DUE_TIMEOUT_MS    10000
@@ -65,8 +64,8 @@ void store_read_reap(PGresult *res, int row, struct reap_row *ret_row)
     };
 }
 
-void store_worker_watch(struct pg *pg, struct pg_call *call, uint64_t timeout_ms,
-                        pg_done_fn *done, void *owner)
+void store_worker_watch(struct pg *pg, struct pg_call *call, uint64_t timeout_ms, pg_done_fn *done,
+                        void *owner)
 {
     pg_call_init(call, SQL_WORKER_WATCH);
     pg_exec(pg, call, timeout_ms, done, owner);

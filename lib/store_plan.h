@@ -46,8 +46,8 @@ struct watch_row {
     const char *session;
     bool present;
 };
-void store_worker_watch(struct pg *pg, struct pg_call *call, uint64_t timeout_ms,
-                        pg_done_fn *done, void *owner);
+void store_worker_watch(struct pg *pg, struct pg_call *call, uint64_t timeout_ms, pg_done_fn *done,
+                        void *owner);
 void store_read_watch(PGresult *res, int row, struct watch_row *ret_row);
 
 /* worker_vanish.sql. One row a worker: its id. */

@@ -12,7 +12,8 @@
  * Why no live worker that reaches the database is declared dead: it beats every `beat_every`, by
  * another connection while that of its session is away, and its row asks for a longer silence than
  * that; and it opens a new session within a fraction of the grace, which makes it unsuspected. One
- * that does not reach it knows what its row says and acts no more by then (worker/heartbeat.c).
+ * that does not reach it knows what its row says and starts nothing more by then
+ * (worker/heartbeat.c).
  *
  * Nothing is concluded from what we have not seen ourselves: only a backend that was there in one
  * of our looks can be missed, and a look that failed or came late forgets (the database or we were

@@ -1,7 +1,8 @@
 /*
  *   IDLE ---> WAITING ---> SENDING ---> ASKING ---> IDLE
- *     ^                    |   ^  |                  ^
- *     |                BACKOFF-+  +------------------+
+ *               |  ^       |   ^  |                  ^
+ *               v  |   BACKOFF-+  +------------------+
+ *            SUSPENDED <---+
  *
  * IDLE     nothing to write
  * WAITING  `timer` runs to the tick
@@ -9,6 +10,7 @@
  *          which costs time: the record is sent as it was until its fate is known
  * ASKING   turn_fate for those that were not accepted
  * BACKOFF  `timer` runs to the next try
+ * SUSPENDED  this worker may not write now; it goes on where it was when the gate opens
  *
  * When the database refuses a transaction for what is in it, the turns of that batch are sent
  * one by one (`alone`), and the one that is refused then is told so. What it skips, because a
@@ -29,7 +31,7 @@
 
 #define TICK_MIN_MS     5
 #define TICK_MAX_MS     100
-#define SETTLE_MS       1 /* what a turn does at once is one row: its start and, often, its end */
+#define SETTLE_MS       1  /* what a turn does at once is one row: its start and, often, its end */
 #define TURNS_PER_MS    10 /* the tick grows by a millisecond for so many writing turns */
 #define BATCH_MAX_TURNS 1024
 #define BATCH_MAX_BYTES (8 << 20)
@@ -37,11 +39,12 @@
 #define HELD_MS         50
 
 enum flush_state {
-    FLUSH_IDLE,    /* nothing */
-    FLUSH_WAITING, /* timer to the tick */
-    FLUSH_SENDING, /* store_batch_send() */
-    FLUSH_ASKING,  /* store_turn_fate() */
-    FLUSH_BACKOFF, /* timer to the next try of the same batch */
+    FLUSH_IDLE,      /* nothing */
+    FLUSH_WAITING,   /* timer to the tick */
+    FLUSH_SENDING,   /* store_batch_send() */
+    FLUSH_ASKING,    /* store_turn_fate() */
+    FLUSH_BACKOFF,   /* timer to the next try of the same batch */
+    FLUSH_SUSPENDED, /* gate_wait() */
 };
 
 struct flusher {
@@ -50,6 +53,10 @@ struct flusher {
     struct pg *pg;
     struct notify *notify;
     struct worker_stats *stats;
+    struct flusher_conf conf;
+    struct gate_wait gate_wait;
+    size_t bytes;     /* that wait to be written, of all clients */
+    struct list full; /* struct flush_client.full_node */
     int64_t worker_id;
     const char *worker;
     struct list dirty, urgent, alone; /* struct flush_client.node, waiting */
@@ -102,6 +109,32 @@ static size_t list_len(const struct list *head)
 static uint64_t min_ms(uint64_t a, uint64_t b)
 {
     return a < b ? a : b;
+}
+
+/* Count what the client has waiting; once full it stays so until half of it is written. */
+static void flush_count(struct flusher *f, struct flush_client *c)
+{
+    size_t bytes = record_bytes(&c->now) + record_bytes(&c->sent);
+
+    f->bytes += bytes - c->bytes;
+    c->bytes = bytes;
+    if (c->full || (bytes <= f->conf.max_turn_bytes && f->bytes <= f->conf.max_bytes))
+        return;
+    c->full = true;
+    list_append(&f->full, &c->full_node);
+}
+
+static void flush_tell_room(struct flusher *f)
+{
+    list_foreach_safe (node, &f->full) {
+        struct flush_client *c = container_of(node, struct flush_client, full_node);
+
+        if (c->bytes > f->conf.max_turn_bytes / 2 || f->bytes > f->conf.max_bytes / 2)
+            continue;
+        c->full = false;
+        list_remove(&c->full_node);
+        c->on_room(c->owner);
+    }
 }
 
 /* Decide when the next transaction goes. */
@@ -157,8 +190,20 @@ static void flush_take(struct flusher *f, struct list *from, size_t max)
     }
 }
 
+static void on_gate(void *owner);
+
+static void flush_suspend(struct flusher *f)
+{
+    flush_enter(f, FLUSH_SUSPENDED);
+    gate_wait(f->conf.gate, &f->gate_wait, on_gate, f);
+}
+
 static void flush_send(struct flusher *f)
 {
+    if (!gate_is_open(f->conf.gate)) {
+        flush_suspend(f);
+        return;
+    }
     flush_enter(f, FLUSH_SENDING);
     f->sent_at_us = clock_mono_us();
     store_batch_send(f->pg, &f->batch, f->worker_id, f->worker, SEND_TIMEOUT_MS, on_sent, f);
@@ -195,14 +240,24 @@ static void flush_collect(struct flusher *f)
     flush_send(f);
 }
 
-static void on_timer(uv_timer_t *timer)
+static void flush_go_on(struct flusher *f)
 {
-    struct flusher *f = timer->data;
-
-    if (f->state == FLUSH_BACKOFF)
+    if (!list_is_empty(&f->flying))
         flush_send(f);
+    else if (!gate_is_open(f->conf.gate))
+        flush_suspend(f); /* what is written meanwhile goes with it */
     else
         flush_collect(f);
+}
+
+static void on_gate(void *owner)
+{
+    flush_go_on(owner);
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+    flush_go_on(timer->data);
 }
 
 /* Tell a turn what became of its record; it may free itself in on_flushed(). */
@@ -223,6 +278,7 @@ static void flush_tell(struct flusher *f, struct flush_client *c, enum flush_res
     c->in_flight = false;
     if (result == FLUSH_DURABLE)
         record_reset(&c->sent);
+    flush_count(f, c);
     if (!record_is_empty(&c->now)) { /* written meanwhile */
         c->urgent = c->now.barrier;
         list_append(c->urgent ? &f->urgent : &f->dirty, &c->node);
@@ -318,6 +374,7 @@ static void flush_done(struct flusher *f)
 {
     f->failures = 0;
     flush_enter(f, FLUSH_IDLE);
+    flush_tell_room(f);
     flush_schedule(f);
 }
 
@@ -450,7 +507,7 @@ static void on_fate(void *owner, PGresult *res, const struct err *err)
 }
 
 struct flusher *flusher_new(uv_loop_t *loop, struct pg *pg, struct notify *notify,
-                            struct worker_stats *stats)
+                            struct worker_stats *stats, const struct flusher_conf *conf)
 {
     struct flusher *f = xcalloc(1, sizeof(*f));
 
@@ -458,6 +515,8 @@ struct flusher *flusher_new(uv_loop_t *loop, struct pg *pg, struct notify *notif
     f->notify = notify;
     f->stats = stats;
     f->worker = "";
+    f->conf = *conf;
+    list_init(&f->full);
     list_init(&f->dirty);
     list_init(&f->urgent);
     list_init(&f->alone);
@@ -488,6 +547,7 @@ void flusher_close(struct flusher *f)
     if (!f)
         return;
     f->closing = true;
+    gate_leave(&f->gate_wait);
     uv_close((uv_handle_t *)&f->timer, on_closed);
 }
 
@@ -500,19 +560,24 @@ void flusher_set_worker(struct flusher *f, int64_t worker_id, const char *name)
 void flush_client_init(struct flush_client *c, const char *task_id, int64_t epoch,
                        void (*on_flushed)(void *owner, enum flush_result result, bool barrier,
                                           const char *control),
-                       void *owner)
+                       void (*on_room)(void *owner), void *owner)
 {
-    *c = (struct flush_client){.epoch = epoch, .on_flushed = on_flushed, .owner = owner};
+    *c = (struct flush_client){
+        .epoch = epoch, .on_flushed = on_flushed, .on_room = on_room, .owner = owner};
     snprintf(c->task_id, sizeof(c->task_id), "%s", task_id);
     list_init(&c->node);
+    list_init(&c->full_node);
     record_init(&c->now);
     record_init(&c->sent);
 }
 
-void flush_client_release(struct flush_client *c)
+void flush_client_release(struct flusher *f, struct flush_client *c)
 {
     assert(!c->in_flight);
     list_remove(&c->node);
+    list_remove(&c->full_node);
+    f->bytes -= c->bytes;
+    flush_tell_room(f);
     record_release(&c->now);
     record_release(&c->sent);
 }
@@ -520,6 +585,7 @@ void flush_client_release(struct flush_client *c)
 void flush_put(struct flusher *f, struct flush_client *c, bool urgent)
 {
     c->now.barrier = c->now.barrier || urgent;
+    flush_count(f, c);
     if (c->in_flight)
         return; /* flush_tell() puts it on a list again */
     if (list_is_empty(&c->node) || (urgent && !c->urgent)) {
@@ -532,8 +598,8 @@ void flush_put(struct flusher *f, struct flush_client *c, bool urgent)
 
 bool flusher_forget(struct flusher *f, struct flush_client *c)
 {
-    (void)f;
     record_reset(&c->now);
+    flush_count(f, c);
     c->forgotten = true;
     if (c->in_flight && !c->held)
         return false;

@@ -7,10 +7,18 @@
  * RESTING      `timer` runs to the next beat
  * BEATING      worker_beat is in flight; its answer carries controls
  *
- * `fence` runs beside them: without an answer until TTL − 2 s (half the TTL when that is less
- * than 4 s) the owner is told to stop, because the database will declare us dead at TTL. By the
- * monotonic clock, from when the last answered beat was sent. A process that was stopped for long
- * finds itself fenced when it wakes up.
+ * How long may we act? The database declares us dead at the earliest TTL after it has executed our
+ * last beat, so the gate (gate.h) is open until TTL − 2 s (half the TTL when that is less than 4 s)
+ * after the moment when the last answered beat was *sent*, by the clock that goes on while we or
+ * the machine sleep. An answer that comes late opens nothing. Then we are suspended: calls in
+ * flight go on, nothing is started or written, until a beat says that we are alive still, or dead.
+ * Without any connection the database may see that our session has ended, and declares us dead when
+ * we have been silent for `silence_ms` (scheduler/vanish.c): then the gate shuts a little before
+ * that.
+ *
+ * Dead, the owner is told to drop everything (`on_fenced`). So it is, without asking, when we
+ * ourselves did not run for longer than the TTL, which `look` finds within its 100 ms: others go on
+ * with our turns most likely, and our calls are closed before anything else is done.
  */
 #include "heartbeat.h"
 
@@ -21,8 +29,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define RETRY_MS       200
-#define FENCE_CHECK_MS 100
+#define RETRY_MS   200
+#define LOOK_MS    100
+#define CUT_OFF_MS 1500 /* below the 2 s for which scheduler/vanish.c must miss a session */
 
 enum beat_state {
     BEAT_REGISTERING, /* store_worker_register() */
@@ -33,15 +42,19 @@ enum beat_state {
 
 struct heartbeat {
     enum beat_state state;
-    uv_timer_t timer, fence;
+    uv_timer_t timer, look;
     int open_handles;
     struct pg *pg, *spare;
     struct heartbeat_conf conf;
     struct heartbeat_callbacks cbs;
     struct pg_call call;
     int64_t worker_id;
-    uint64_t sent_ms, answered_ms; /* of the beat in flight; of the last one answered */
-    bool fenced;
+    uint64_t sent_ms;   /* of the beat in flight; clock_boot_ms(), as all here */
+    uint64_t alive_ms;  /* when the last one that was answered was sent */
+    uint64_t looked_ms; /* when we last ran, at the latest */
+    uint64_t reach_ms;  /* when we last had a connection */
+    bool fenced;        /* nothing runs that the database knows as ours */
+    bool suspended;     /* and it has been logged */
     bool complained;
 };
 
@@ -67,11 +80,30 @@ static void complain(struct heartbeat *hb, const char *what, const struct err *e
 
 static void fence(struct heartbeat *hb, const char *why)
 {
+    gate_shut(hb->conf.gate);
     if (hb->fenced)
         return;
     hb->fenced = true;
     log_line(LOG_WARN, "", "worker %lld fences itself: %s", (long long)hb->worker_id, why);
     hb->cbs.on_fenced(hb->cbs.owner);
+}
+
+static uint64_t act_for_ms(const struct heartbeat *hb)
+{
+    return hb->conf.ttl_ms >= 4000 ? hb->conf.ttl_ms - 2000 : hb->conf.ttl_ms / 2;
+}
+
+/* We were alive when the beat was executed, which was after it was sent. */
+static void alive(struct heartbeat *hb)
+{
+    hb->alive_ms = hb->sent_ms;
+    gate_open(hb->conf.gate, hb->sent_ms + act_for_ms(hb));
+    hb->fenced = hb->complained = false;
+    if (hb->suspended && gate_is_open(hb->conf.gate)) {
+        hb->suspended = false;
+        log_line(LOG_INFO, "", "worker %lld goes on", (long long)hb->worker_id);
+    }
+    rest(hb, gate_is_open(hb->conf.gate) ? hb->conf.every_ms : 0);
 }
 
 static void on_registered(void *owner, PGresult *res, const struct err *err)
@@ -86,17 +118,15 @@ static void on_registered(void *owner, PGresult *res, const struct err *err)
         return;
     }
     hb->worker_id = store_worker_id(res);
-    hb->answered_ms = hb->sent_ms;
-    hb->fenced = hb->complained = false;
     log_line(LOG_INFO, "", "registered as worker %lld", (long long)hb->worker_id);
+    alive(hb);
     hb->cbs.on_registered(hb->cbs.owner, hb->worker_id);
-    rest(hb, hb->conf.every_ms);
 }
 
 static void beat_register(struct heartbeat *hb)
 {
     beat_enter(hb, BEAT_REGISTERING);
-    hb->sent_ms = clock_mono_ms();
+    hb->sent_ms = clock_boot_ms();
     store_worker_register(hb->pg, &hb->call, hb->conf.name, hb->conf.slots, hb->conf.ttl_ms,
                           on_registered, hb);
 }
@@ -120,9 +150,7 @@ static void on_beaten(void *owner, PGresult *res, const struct err *err)
         rest(hb, RETRY_MS);
         return;
     }
-    hb->answered_ms = hb->sent_ms;
-    hb->fenced = hb->complained = false;
-    rest(hb, hb->conf.every_ms);
+    alive(hb);
     hb->cbs.on_beat(hb->cbs.owner, &row);
 }
 
@@ -131,7 +159,7 @@ static void beat(struct heartbeat *hb)
     bool spare = !pg_is_up(hb->pg) && pg_is_up(hb->spare);
 
     beat_enter(hb, BEAT_BEATING);
-    hb->sent_ms = clock_mono_ms();
+    hb->sent_ms = clock_boot_ms();
     store_worker_beat(spare ? hb->spare : hb->pg, &hb->call, hb->worker_id, hb->conf.ttl_ms,
                       hb->cbs.stats(hb->cbs.owner), hb->conf.ttl_ms / 2, on_beaten, hb);
 }
@@ -146,18 +174,34 @@ static void on_timer(uv_timer_t *timer)
         beat(hb);
 }
 
-static uint64_t fence_after_ms(const struct heartbeat *hb)
+/* Our session may have ended, and silence is held against us. */
+static bool is_cut_off(struct heartbeat *hb, uint64_t now_ms)
 {
-    return hb->conf.ttl_ms >= 4000 ? hb->conf.ttl_ms - 2000 : hb->conf.ttl_ms / 2;
+    if (pg_is_up(hb->pg) || pg_is_up(hb->spare))
+        hb->reach_ms = now_ms;
+    return hb->conf.silence_ms && now_ms - hb->reach_ms > CUT_OFF_MS &&
+           now_ms - hb->alive_ms + 2 * LOOK_MS > hb->conf.silence_ms;
 }
 
-static void on_fence_check(uv_timer_t *timer)
+static void on_look(uv_timer_t *timer)
 {
     struct heartbeat *hb = timer->data;
+    uint64_t now_ms = clock_boot_ms(), away_ms = now_ms - hb->looked_ms;
 
-    if (hb->state != BEAT_REGISTERING && hb->state != BEAT_STOPPED &&
-        clock_mono_ms() - hb->answered_ms > fence_after_ms(hb))
-        fence(hb, "no answer from the database in time");
+    hb->looked_ms = now_ms;
+    if (hb->state != BEAT_RESTING && hb->state != BEAT_BEATING)
+        return;
+    if (away_ms > hb->conf.ttl_ms) {
+        fence(hb, "it was stopped for too long");
+        return;
+    }
+    if (is_cut_off(hb, now_ms))
+        gate_shut(hb->conf.gate);
+    if (!hb->fenced && !hb->suspended && !gate_is_open(hb->conf.gate)) {
+        hb->suspended = true;
+        log_line(LOG_WARN, "", "worker %lld is suspended: no answer from the database in time",
+                 (long long)hb->worker_id);
+    }
 }
 
 struct heartbeat *heartbeat_new(uv_loop_t *loop, struct pg *pg, struct pg *spare,
@@ -171,10 +215,12 @@ struct heartbeat *heartbeat_new(uv_loop_t *loop, struct pg *pg, struct pg *spare
     hb->conf = *conf;
     hb->cbs = *cbs;
     uv_timer_init(loop, &hb->timer);
-    uv_timer_init(loop, &hb->fence);
-    hb->timer.data = hb->fence.data = hb;
+    uv_timer_init(loop, &hb->look);
+    hb->timer.data = hb->look.data = hb;
     hb->open_handles = 2;
-    uv_timer_start(&hb->fence, on_fence_check, FENCE_CHECK_MS, FENCE_CHECK_MS);
+    hb->fenced = true;
+    hb->looked_ms = clock_boot_ms();
+    uv_timer_start(&hb->look, on_look, LOOK_MS, LOOK_MS);
     beat_register(hb);
     return hb;
 }
@@ -192,12 +238,12 @@ void heartbeat_close(struct heartbeat *hb)
     if (!hb)
         return;
     uv_close((uv_handle_t *)&hb->timer, on_closed);
-    uv_close((uv_handle_t *)&hb->fence, on_closed);
+    uv_close((uv_handle_t *)&hb->look, on_closed);
 }
 
-bool heartbeat_is_live(const struct heartbeat *hb)
+bool heartbeat_is_fenced(const struct heartbeat *hb)
 {
-    return hb && !hb->fenced && (hb->state == BEAT_RESTING || hb->state == BEAT_BEATING);
+    return hb->fenced;
 }
 
 void heartbeat_stop(struct heartbeat *hb)

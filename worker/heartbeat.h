@@ -3,6 +3,7 @@
  */
 #pragma once
 
+#include "gate.h"
 #include "pg.h"
 #include "store_turn.h"
 
@@ -16,13 +17,15 @@ struct heartbeat_conf {
     const char *name; /* host:pid */
     int64_t slots;
     uint64_t every_ms, ttl_ms;
+    uint64_t silence_ms; /* see worker_session.sql; 0: only the TTL counts */
+    struct gate *gate;   /* borrowed; opened and shut here alone */
 };
 
 struct heartbeat_callbacks {
     /* A new incarnation: nothing it finds leased is its own doing but what it claims from now. */
     void (*on_registered)(void *owner, int64_t worker_id);
     void (*on_beat)(void *owner, const struct beat_row *row); /* the answer to a beat */
-    /* No answer for too long, or declared dead: write nothing more. Claim nothing until
+    /* Declared dead, or stopped for so long that we must be: drop all turns. Claim nothing until
      * on_registered() or on_beat() comes again. */
     void (*on_fenced)(void *owner);
     /* The counters to send along; valid until the next call. */
@@ -36,5 +39,5 @@ struct heartbeat *heartbeat_new(uv_loop_t *loop, struct pg *pg, struct pg *spare
                                 const struct heartbeat_callbacks *cbs);
 void heartbeat_close(struct heartbeat *hb); /* after the connection */
 
-bool heartbeat_is_live(const struct heartbeat *hb); /* registered and not fenced */
-void heartbeat_stop(struct heartbeat *hb);          /* beat no more */
+bool heartbeat_is_fenced(const struct heartbeat *hb); /* or not registered yet */
+void heartbeat_stop(struct heartbeat *hb);            /* beat no more */

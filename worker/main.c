@@ -22,6 +22,9 @@ static const struct config_key keys[] = {
     KEY(beat_ttl, CONFIG_MS, "10s", "without a heartbeat for so long, others take the turns over"),
     KEY(poll, CONFIG_MS, "1s", "look for ready turns this often, hints or not"),
     KEY(drain, CONFIG_MS, "10s", "on SIGTERM, time for running turns to end"),
+    KEY(buffer, CONFIG_BYTES, "64MiB",
+        "kept in memory until the database takes it, then models and programs wait"),
+    KEY(buffer_turn, CONFIG_BYTES, "8MiB", "the same, of one turn"),
     KEY(hints, CONFIG_BOOL, "on", "LISTEN for hints of other processes; off: poll only"),
     KEY(notify, CONFIG_BOOL, "on", "NOTIFY the processes that listen; off when none does"),
     KEY(prepare, CONFIG_BOOL, "on", "statements once a connection; PgBouncer is noticed"),
@@ -73,6 +76,8 @@ static int check(const struct worker_conf *conf, struct err *err)
         return err_set(err, ERR_INVALID, "slots must be from 1 to 100000");
     if (conf->beat_ttl < 2 * conf->beat_every)
         return err_set(err, ERR_INVALID, "beat_ttl must be at least twice beat_every");
+    if (conf->buffer < 65536 || conf->buffer_turn < 65536)
+        return err_set(err, ERR_INVALID, "buffer and buffer_turn must be at least 64KiB");
     if (conf->poll < 10)
         return err_set(err, ERR_INVALID, "poll must be at least 10ms");
     return 0;

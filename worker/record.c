@@ -6,6 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define EVENTS_KEPT_BYTES                                                                          \
+    65536 /* of an empty record: a turn that once told much need not keep it */
+
 void record_init(struct record *r)
 {
     *r = (struct record){0};
@@ -45,13 +48,26 @@ void record_reset(struct record *r)
 
     record_clear(r);
     *r = (struct record){.events = events};
-    buf_reset(&r->events);
+    if (r->events.cap > EVENTS_KEPT_BYTES)
+        buf_release(&r->events);
+    else
+        buf_reset(&r->events);
 }
 
 bool record_is_empty(const struct record *r)
 {
     return r->count == 0 && r->step == 0 && r->ncalls == 0 && r->nartifacts == 0 &&
            r->how == RECORD_OPEN && !r->barrier;
+}
+
+size_t record_bytes(const struct record *r)
+{
+    return r->events.len + r->row_bytes;
+}
+
+static size_t text_bytes(const char *text)
+{
+    return text ? strlen(text) : 0;
 }
 
 void record_set_step(struct record *r, int step, const char *message, const char *finish,
@@ -63,6 +79,7 @@ void record_set_step(struct record *r, int step, const char *message, const char
     r->step_finish = xstrdup(finish);
     r->step_usage = xstrdup(usage);
     r->step_last_seq = last_seq;
+    r->row_bytes += text_bytes(message);
 }
 
 static struct record_call *add_call(struct record *r)
@@ -86,10 +103,12 @@ void record_settle(struct record *r, int step, int idx, const char *status, cons
                                         .status = xstrdup(status),
                                         .result = xstrdup(result),
                                         .seq = seq};
+    r->row_bytes += text_bytes(result);
 }
 
 void record_artifact(struct record *r, const char *name, const char *content)
 {
+    r->row_bytes += text_bytes(content);
     for (int i = 0; i < r->nartifacts; i++) {
         if (strcmp(r->artifacts[i].name, name) != 0)
             continue;

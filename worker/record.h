@@ -46,12 +46,14 @@ struct record {
     uint64_t retry_ms;
     char *retry_error; /* JSON */
     bool barrier;      /* the turn waits for this one */
+    size_t row_bytes;  /* of the texts of the rows */
 };
 
 void record_init(struct record *r);
 void record_release(struct record *r);
 void record_reset(struct record *r); /* empty it, keep the memory of the events */
 bool record_is_empty(const struct record *r);
+size_t record_bytes(const struct record *r); /* of all that waits to be written */
 
 /* Strings are copied. */
 void record_set_step(struct record *r, int step, const char *message, const char *finish,

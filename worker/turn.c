@@ -4,6 +4,7 @@
  *       |           +------------+-----------+--------------------------+
  *       +---> WORKING (process and http agents) ------------------------+
  *
+ *   before ASKING, CALLING, WORKING: SUSPENDED while this worker may start no call
  *   any state --- turn_drop() ---> DROPPING ---> ENDED
  *
  * FETCHING  the definition; what earlier attempts committed is then replayed (turn_start.c)
@@ -13,11 +14,18 @@
  * ENDING    the end becomes durable: done, snapshot, the session's next task (turn_end.c)
  * PARKED    a decision made at the start is carried out from the loop, so that no flow of ours
  *           ends inside the call that started it
+ * SUSPENDED  the database has not answered for too long: calls that were in flight go on and what
+ *           they tell is kept, but none is started (gate.h)
  * DROPPING  the lease is another's: our calls are being closed
  *
  * If this process dies in ASKING the model call is paid again; after SAVING it is not. In CALLING
  * the outcome of a tool call is unknown to the next worker, and its policy decides. Nothing else
- * is done twice. A database that is away costs waiting in SAVING and ENDING, nothing more.
+ * is done twice. A database that is away costs waiting in SAVING, SUSPENDED and ENDING, nothing
+ * more.
+ *
+ * What is told and not written yet has a limit (flusher.h). A turn that reaches it reads no more
+ * of its model, program or tools until there is room: a producer that is faster than the database
+ * is held up, not failed.
  */
 #include "turn.h"
 
@@ -32,8 +40,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const state_names[] = {"fetching", "asking", "saving",   "calling", "working",
-                                          "parked",   "ending", "dropping", "ended"};
+static const char *const state_names[] = {"fetching", "asking",    "saving", "calling",  "working",
+                                          "parked",   "suspended", "ending", "dropping", "ended"};
 
 /* The only writer of `state`: one place to log, to count and, in tests, to crash. */
 void turn_enter(struct turn *turn, enum turn_state state)
@@ -54,13 +62,13 @@ void turn_enter(struct turn *turn, enum turn_state state)
 
 bool turn_is_told(const struct turn *turn)
 {
-    return turn->aborting || turn->leaving || turn->poisoned || turn->flooded;
+    return turn->aborting || turn->leaving || turn->poisoned;
 }
 
 static void turn_free(struct turn *turn)
 {
     agents_give_back(turn->env->agents, turn->agent);
-    flush_client_release(&turn->out);
+    flush_client_release(turn->env->flusher, &turn->out);
     model_call_release(&turn->model);
     calls_free(turn);
     work_free(turn->work);
@@ -111,7 +119,6 @@ static void turn_over(struct turn *turn)
     turn_enter(turn, TURN_ENDED);
     delay_cancel(&turn->deadline);
     delay_cancel(&turn->parked);
-    delay_cancel(&turn->flood);
     list_remove(&turn->node);
     turn_unmap(turn);
     turn->env->on_end(turn->env->owner, turn);
@@ -302,7 +309,8 @@ static void on_answered(void *owner, const struct model_error *error)
         turn_take_answer(turn);
 }
 
-void turn_ask(struct turn *turn)
+/* The model call of the next step. */
+static void turn_call_model(struct turn *turn)
 {
     const struct model_callbacks cbs = {
         .delta = {on_text, on_reasoning, on_call_delta, turn},
@@ -312,6 +320,19 @@ void turn_ask(struct turn *turn)
     };
     struct buf *event;
 
+    turn->kept_seq = turn->seq;
+    turn->step++;
+    event = turn_event(turn, "step.started");
+    (void)json_put_member_int(event, "step", turn->step);
+    turn_event_end(turn);
+    turn_enter(turn, TURN_ASKING);
+    model_call_start(&turn->model, &turn->env->model, turn->agent, &turn->wire, &cbs);
+    if (turn->out.full)
+        turn_pause(turn, true);
+}
+
+void turn_ask(struct turn *turn)
+{
     calls_free(turn);
     free(turn->asked);
     turn->asked = NULL;
@@ -325,13 +346,7 @@ void turn_ask(struct turn *turn)
         turn_finish(turn, "incomplete", "max_steps");
         return;
     }
-    turn->kept_seq = turn->seq;
-    turn->step++;
-    event = turn_event(turn, "step.started");
-    (void)json_put_member_int(event, "step", turn->step);
-    turn_event_end(turn);
-    turn_enter(turn, TURN_ASKING);
-    model_call_start(&turn->model, &turn->env->model, turn->agent, &turn->wire, &cbs);
+    turn_when_open(turn, turn_call_model);
 }
 
 /* Close what is in flight; each operation still calls back. */
@@ -347,27 +362,56 @@ static void turn_cancel(struct turn *turn)
     case TURN_WORKING:
         work_cancel(turn->work);
         break;
+    case TURN_SUSPENDED:
+        gate_leave(&turn->gate_wait);
+        if (!turn->lost)
+            turn_park(turn, NULL); /* it is seen there that we were told */
+        break;
     default: /* what is in flight ends by itself, and then it is seen that we were told */
         break;
     }
 }
 
-static void on_flood(void *owner)
+/* ---- waiting for the database ---- */
+
+static void on_gate(void *owner)
 {
     struct turn *turn = owner;
 
-    if (!turn->lost)
-        turn_cancel(turn);
+    turn_when_open(turn, turn->after_park);
 }
 
-/* The model or program is faster than the database, or that is away: what waits has a limit. Only
- * what streams can be stopped, and not from its own callback. */
-void turn_flooded(struct turn *turn)
+void turn_when_open(struct turn *turn, void (*next)(struct turn *turn))
 {
-    if (turn->state != TURN_ASKING && turn->state != TURN_WORKING)
+    if (gate_is_open(turn->env->gate)) {
+        next(turn);
         return;
-    turn->flooded = true;
-    delay_start(turn->env->delays, &turn->flood, 0, on_flood, turn);
+    }
+    turn_enter(turn, TURN_SUSPENDED);
+    turn->after_park = next;
+    gate_wait(turn->env->gate, &turn->gate_wait, on_gate, turn);
+}
+
+void turn_pause(struct turn *turn, bool paused)
+{
+    switch (turn->state) {
+    case TURN_ASKING:
+        model_call_pause(&turn->model, paused);
+        break;
+    case TURN_CALLING:
+        calls_pause(turn, paused);
+        break;
+    case TURN_WORKING:
+        work_pause(turn->work, paused);
+        break;
+    default: /* nothing is being read */
+        break;
+    }
+}
+
+static void on_room(void *owner)
+{
+    turn_pause(owner, false);
 }
 
 /* ---- saving and ending ---- */
@@ -383,7 +427,7 @@ static void turn_saved(struct turn *turn)
     if (turn_is_told(turn))
         turn_finish_early(turn);
     else
-        calls_run(turn);
+        turn_when_open(turn, calls_run);
 }
 
 /* An abort from the database beats our own time-out: the database takes no other end then. */
@@ -571,7 +615,7 @@ struct turn *turn_start(const struct turn_env *env, const struct claim_row *clai
     turn->epoch = claim->epoch;
     turn->fails = claim->fails;
     turn->claimed_ms = clock_mono_ms();
-    flush_client_init(&turn->out, claim->task_id, claim->epoch, on_flushed, turn);
+    flush_client_init(&turn->out, claim->task_id, claim->epoch, on_flushed, on_room, turn);
     model_call_init(&turn->model);
     copy_load(turn, load);
     list_append(turns, &turn->node);

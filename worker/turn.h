@@ -21,6 +21,7 @@ struct turn;
 struct turn_env {
     uv_loop_t *loop;
     struct agents *agents;
+    struct gate *gate;
     struct flusher *flusher;
     struct delays *delays;
     struct model_env model;

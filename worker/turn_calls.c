@@ -387,8 +387,17 @@ void calls_run(struct turn *turn)
     for (int i = 0; i < turn->ncalls; i++)
         if (turn->calls[i].status == CALL_NEW)
             call_run(&turn->calls[i]);
+    if (turn->out.full)
+        calls_pause(turn, true);
     if (turn->running == 0)
         turn_park(turn, calls_finish);
+}
+
+void calls_pause(struct turn *turn, bool paused)
+{
+    for (int i = 0; i < turn->ncalls; i++)
+        if (turn->calls[i].status == CALL_RUNNING)
+            tool_run_pause(&turn->calls[i].run, paused);
 }
 
 void calls_cancel(struct turn *turn)

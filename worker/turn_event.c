@@ -26,6 +26,6 @@ void turn_event_end(struct turn *turn)
     r->count++;
     turn->seq++;
     flush_put(turn->env->flusher, &turn->out, false);
-    if (r->events.len > BACKLOG_MAX_BYTES && !turn->flooded)
-        turn_flooded(turn);
+    if (turn->out.full)
+        turn_pause(turn, true);
 }

@@ -8,19 +8,19 @@
 #include <stdint.h>
 
 #define TURN_MAX_CALLS       ANSWER_MAX_CALLS
-#define SNAPSHOT_WHOLE_EVERY 16                 /* rows a reader of a state joins at most */
-#define BACKLOG_MAX_BYTES    ((size_t)16 << 20) /* events that are not written yet */
+#define SNAPSHOT_WHOLE_EVERY 16 /* rows a reader of a state joins at most */
 
 enum turn_state {
-    TURN_FETCHING, /* agents_get() */
-    TURN_ASKING,   /* model_call_start() */
-    TURN_SAVING,   /* flush_put(): the step, before its tools run */
-    TURN_CALLING,  /* tool_run_start() of one or more calls */
-    TURN_WORKING,  /* work_start(): an agent that is a program or an endpoint */
-    TURN_PARKED,   /* a delay of 0: what was decided is done from the loop */
-    TURN_ENDING,   /* flush_put(): the end */
-    TURN_DROPPING, /* what was in flight is being canceled; nothing is written */
-    TURN_ENDED,    /* nothing */
+    TURN_FETCHING,  /* agents_get() */
+    TURN_ASKING,    /* model_call_start() */
+    TURN_SAVING,    /* flush_put(): the step, before its tools run */
+    TURN_CALLING,   /* tool_run_start() of one or more calls */
+    TURN_WORKING,   /* work_start(): an agent that is a program or an endpoint */
+    TURN_PARKED,    /* a delay of 0: what was decided is done from the loop */
+    TURN_SUSPENDED, /* gate_wait(): this worker may start no call now */
+    TURN_ENDING,    /* flush_put(): the end */
+    TURN_DROPPING,  /* what was in flight is being canceled; nothing is written */
+    TURN_ENDED,     /* nothing */
 };
 
 enum call_status {
@@ -101,8 +101,8 @@ struct turn {
     char *abort_status, *abort_reason, *abort_actor;
     int64_t abort_age_ms;
     uint64_t abort_heard_ms;
-    bool flooded; /* it tells more than the database takes */
-    struct delay deadline, parked, flood;
+    struct delay deadline, parked;
+    struct gate_wait gate_wait;
     void (*after_park)(struct turn *turn);
 
     struct turn_end end;
@@ -119,8 +119,10 @@ void turn_ask(struct turn *turn);  /* the next step */
 void turn_save(struct turn *turn); /* flush what is recorded, then run the calls */
 void turn_park(struct turn *turn, void (*next)(struct turn *turn));
 bool turn_is_told(const struct turn *turn); /* asked from outside to stop */
-void turn_flooded(struct turn *turn);       /* more is told than is written */
-void turn_dropped(struct turn *turn);       /* an operation of a lost turn has called back */
+/* Do `next`, which starts a call, when this worker may: at once, or when the gate opens. */
+void turn_when_open(struct turn *turn, void (*next)(struct turn *turn));
+void turn_pause(struct turn *turn, bool paused); /* the reading of what streams */
+void turn_dropped(struct turn *turn);            /* an operation of a lost turn has called back */
 
 /* ---- turn_event.c ---- */
 struct buf *turn_event(struct turn *turn, const char *type); /* add members, then: */
@@ -152,6 +154,7 @@ void calls_claim(struct turn *turn); /* record the claims of those that will run
 void calls_run(struct turn *turn);   /* start them; ends in calls_finish() */
 void calls_finish(struct turn *turn);
 void calls_cancel(struct turn *turn);
+void calls_pause(struct turn *turn, bool paused);
 void calls_free(struct turn *turn);
 /* The tool message that answers every call; those still open are answered with an error. */
 void calls_put_tool_message(struct turn *turn, const char *open_code, const char *open_message);

@@ -269,14 +269,10 @@ static void echo(struct turn *turn)
     turn_finish_work(turn, turn->input);
 }
 
-void work_begin(struct turn *turn)
+static void work_start(struct turn *turn)
 {
     struct work *w;
 
-    if (turn->agent->kind == AGENT_ECHO) {
-        echo(turn);
-        return;
-    }
     w = turn->work = xcalloc(1, sizeof(*w));
     w->turn = turn;
     w->busy = true;
@@ -287,6 +283,29 @@ void work_begin(struct turn *turn)
         work_post(w);
     else
         work_spawn(w);
+    if (turn->out.full)
+        work_pause(w, true);
+}
+
+void work_begin(struct turn *turn)
+{
+    if (turn->agent->kind == AGENT_ECHO)
+        echo(turn);
+    else
+        turn_when_open(turn, work_start);
+}
+
+void work_pause(struct work *w, bool paused)
+{
+    if (!work_is_busy(w))
+        return;
+    if (paused) {
+        http_pause(&w->http);
+        process_pause(&w->process);
+    } else {
+        http_resume(&w->http);
+        process_resume(&w->process);
+    }
 }
 
 void work_cancel(struct work *w)

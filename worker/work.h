@@ -13,7 +13,8 @@
 struct turn;
 struct work; /* opaque */
 
-void work_begin(struct turn *turn);         /* in the turn's flow: enters WORKING, or ends it */
-void work_cancel(struct work *work);        /* NULL is allowed; the turn is still told */
-bool work_is_busy(const struct work *work); /* NULL: no */
-void work_free(struct work *work);          /* not busy; NULL is allowed */
+void work_begin(struct turn *turn); /* in the turn's flow: enters WORKING, or ends it */
+void work_pause(struct work *work, bool paused); /* read no more of the answer, or read on */
+void work_cancel(struct work *work);             /* NULL is allowed; the turn is still told */
+bool work_is_busy(const struct work *work);      /* NULL: no */
+void work_free(struct work *work);               /* not busy; NULL is allowed */

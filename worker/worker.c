@@ -15,6 +15,7 @@
 #include "claim.h"
 #include "delay.h"
 #include "flusher.h"
+#include "gate.h"
 #include "heartbeat.h"
 #include "http.h"
 #include "json.h"
@@ -33,7 +34,8 @@
 #define HAND_BACK_LOOK_MS  100
 #define HINTS_LINGER_MS    20
 #define HINTS_RETRY_MS     250 /* well below the grace of scheduler/vanish.c */
-#define SILENCE_SPARE_MS   750 /* a beat may be late by so much and no one is declared dead for it */
+#define SILENCE_SPARE_MS   750 /* a beat may be late by so much and no one is declared dead for it \
+                                */
 
 enum worker_state {
     WORKER_RUNNING,      /* whatever its parts do */
@@ -54,6 +56,7 @@ struct worker {
     struct http *http;
     struct delays *delays;
     struct agents *agents;
+    struct gate *gate;
     struct flusher *flusher;
     struct heartbeat *heartbeat;
     struct presence *presence; /* NULL without hints */
@@ -85,7 +88,7 @@ static int room(void *owner)
 {
     struct worker *w = owner;
 
-    if (w->state != WORKER_RUNNING || !heartbeat_is_live(w->heartbeat))
+    if (w->state != WORKER_RUNNING || !gate_is_open(w->gate))
         return 0;
     return (int)w->conf->slots - w->nturns;
 }
@@ -95,7 +98,7 @@ static void on_turn(void *owner, const struct claim_row *claim, const struct loa
     struct worker *w = owner;
     struct turn *turn;
 
-    if (!heartbeat_is_live(w->heartbeat))
+    if (heartbeat_is_fenced(w->heartbeat))
         return; /* fenced since it was claimed: reconcile() or the scheduler hands it back */
     w->nturns++;
     w->stats.turns_running = (uint64_t)w->nturns;
@@ -269,10 +272,11 @@ static void set_turn_env(struct worker *w)
     w->turn_env = (struct turn_env){
         .loop = &w->loop->uv,
         .agents = w->agents,
+        .gate = w->gate,
         .flusher = w->flusher,
         .delays = w->delays,
-        .model = {.http = w->http,      .delays = w->delays, .stats = &w->stats },
-        .tool = {.loop = &w->loop->uv, .http = w->http,     .delays = w->delays},
+        .model = {.http = w->http, .delays = w->delays, .gate = w->gate, .stats = &w->stats},
+        .tool = {.loop = &w->loop->uv,               .http = w->http,               .delays = w->delays},
         .stats = &w->stats,
         .by_task = &w->by_task,
         .on_end = on_turn_end,
@@ -283,10 +287,13 @@ static void set_turn_env(struct worker *w)
 struct worker *worker_start(struct loop *loop, const struct worker_conf *conf)
 {
     struct worker *w = xcalloc(1, sizeof(*w));
-    const struct heartbeat_conf beat = {.name = conf->name,
-                                        .slots = conf->slots,
-                                        .every_ms = conf->beat_every,
-                                        .ttl_ms = conf->beat_ttl};
+    struct heartbeat_conf beat = {.name = conf->name,
+                                  .slots = conf->slots,
+                                  .every_ms = conf->beat_every,
+                                  .ttl_ms = conf->beat_ttl,
+                                  .silence_ms =
+                                      conf->hints ? conf->beat_every + SILENCE_SPARE_MS : 0};
+    struct flusher_conf flush = {.max_bytes = conf->buffer, .max_turn_bytes = conf->buffer_turn};
     const struct heartbeat_callbacks beat_cbs = {.on_registered = on_registered,
                                                  .on_beat = on_beat,
                                                  .on_fenced = on_fenced,
@@ -309,7 +316,8 @@ struct worker *worker_start(struct loop *loop, const struct worker_conf *conf)
     w->http = http_new(&loop->uv);
     w->delays = delays_new(&loop->uv);
     w->agents = agents_new(&loop->uv, w->pg);
-    w->flusher = flusher_new(&loop->uv, w->pg_flush, w->notify, &w->stats);
+    w->gate = beat.gate = flush.gate = gate_new(&loop->uv);
+    w->flusher = flusher_new(&loop->uv, w->pg_flush, w->notify, &w->stats, &flush);
     w->claim = claim_new(&loop->uv, w->pg, conf->poll, conf->hints, &w->stats, &claim_cbs);
     set_turn_env(w);
     w->heartbeat = heartbeat_new(&loop->uv, w->pg_hints, w->pg, &beat, &beat_cbs);
@@ -333,6 +341,7 @@ static void worker_close(struct worker *w)
     claim_close(w->claim);
     agents_close(w->agents);
     flusher_close(w->flusher);
+    gate_close(w->gate);
     http_close(w->http);
     delays_close(w->delays);
     notify_close(w->notify);

@@ -12,6 +12,7 @@ struct worker_conf {
     char *database, *name, *log_level;
     int64_t slots;
     uint64_t beat_every, beat_ttl, poll, drain; /* milliseconds */
+    uint64_t buffer, buffer_turn;               /* bytes */
     bool hints, notify, prepare;
 };
 

@@ -2,10 +2,11 @@
  *   IDLE ---> CALLING ---> IDLE
  *               ^  |
  *               |  v
- *              PAUSING
+ *              PAUSING ---> SUSPENDED ---> CALLING
  *
  * CALLING  one HTTP request streams; bytes become deltas as they come
  * PAUSING  `delay` runs to the next try: Retry-After, or backoff with jitter
+ * SUSPENDED  this worker may start nothing now (gate.h)
  *
  * A failure of the model costs a try; deltas told before are void then (`on_void`). A time-out of
  * the provider longer than MAX_PAUSE_MS, or the last try, ends the call with the error: the turn
@@ -32,9 +33,10 @@
 #define REPLY_MAX_BYTES      ((size_t)1 << 32)
 
 enum model_state {
-    MODEL_IDLE,    /* nothing */
-    MODEL_CALLING, /* http_start() */
-    MODEL_PAUSING, /* delay_start() */
+    MODEL_IDLE,      /* nothing */
+    MODEL_CALLING,   /* http_start() */
+    MODEL_PAUSING,   /* delay_start() */
+    MODEL_SUSPENDED, /* gate_wait() */
 };
 
 static void model_try(struct model_call *m);
@@ -138,7 +140,14 @@ static uint64_t pause_ms(const struct model_call *m)
 
 static void on_paused(void *owner)
 {
-    model_try(owner);
+    struct model_call *m = owner;
+
+    if (gate_is_open(m->env->gate)) {
+        model_try(m);
+        return;
+    }
+    model_enter(m, MODEL_SUSPENDED);
+    gate_wait(m->env->gate, &m->gate_wait, on_paused, m);
 }
 
 static void model_decide(struct model_call *m)
@@ -219,6 +228,8 @@ static void model_try(struct model_call *m)
     };
     model_enter(m, MODEL_CALLING);
     http_start(m->env->http, &m->http, &request, on_http_done, m);
+    if (m->paused)
+        http_pause(&m->http);
 }
 
 void model_call_init(struct model_call *m)
@@ -266,8 +277,20 @@ void model_call_cancel(struct model_call *m)
         http_cancel(&m->http);
     } else {
         delay_cancel(&m->delay);
+        gate_leave(&m->gate_wait);
         delay_start(m->env->delays, &m->delay, 0, on_canceled_pause, m);
     }
+}
+
+void model_call_pause(struct model_call *m, bool paused)
+{
+    m->paused = paused;
+    if (m->state != MODEL_CALLING)
+        return;
+    if (paused)
+        http_pause(&m->http);
+    else
+        http_resume(&m->http);
 }
 
 bool model_call_is_busy(const struct model_call *m)

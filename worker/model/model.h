@@ -6,6 +6,7 @@
 #include "agent.h"
 #include "answer.h"
 #include "delay.h"
+#include "gate.h"
 #include "http.h"
 #include "openai.h"
 #include "sse.h"
@@ -16,6 +17,7 @@
 struct model_env {
     struct http *http;
     struct delays *delays;
+    struct gate *gate;
     struct worker_stats *stats;
 };
 
@@ -48,10 +50,11 @@ struct model_call {
     bool http_used;
     struct sse sse;
     struct delay delay;
+    struct gate_wait gate_wait;
     struct model_error error; /* of this try */
     struct buf error_body;
     bool ended, failed, told; /* [DONE] came; `error` is set; a delta was told */
-    bool canceled;
+    bool canceled, paused;
     unsigned tries;
     uint64_t started_us;
 };
@@ -64,6 +67,9 @@ void model_call_start(struct model_call *m, const struct model_env *env, const s
                       const struct buf *messages, const struct model_callbacks *cbs);
 
 bool model_call_is_busy(const struct model_call *m); /* `done` is still to come */
+
+/* Read no more of the answer, or read on; also between two tries. Harmless when over. */
+void model_call_pause(struct model_call *m, bool paused);
 
 /* Close the socket now; `done` comes later with the code CANCELED. Harmless when over. */
 void model_call_cancel(struct model_call *m);

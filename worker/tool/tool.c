@@ -287,6 +287,18 @@ void tool_run_start(struct tool_run *run, const struct tool_env *env, const stru
         tool_spawn(run, env, arguments, ids);
 }
 
+void tool_run_pause(struct tool_run *run, bool paused)
+{
+    if (run->state == TOOL_POSTING && paused)
+        http_pause(&run->http);
+    else if (run->state == TOOL_POSTING)
+        http_resume(&run->http);
+    else if (run->state == TOOL_RUNNING && paused)
+        process_pause(&run->process);
+    else if (run->state == TOOL_RUNNING)
+        process_resume(&run->process);
+}
+
 void tool_run_cancel(struct tool_run *run)
 {
     if (run->state == TOOL_POSTING)

@@ -50,6 +50,8 @@ struct tool_run {
 void tool_run_start(struct tool_run *run, const struct tool_env *env, const struct agent_tool *tool,
                     const char *arguments, const struct tool_ids *ids, tool_done_fn *done,
                     void *owner);
+/* Read no more of the result, or read on; harmless when not running. */
+void tool_run_pause(struct tool_run *run, bool paused);
 void tool_run_cancel(struct tool_run *run);  /* `done` still comes; harmless when not running */
 void tool_run_release(struct tool_run *run); /* nothing in flight; harmless on a zeroed one */
 
