@@ -98,7 +98,7 @@ units: $(UNITS)
 fakes: $(FAKES)
 benches: $(BENCHES)
 
-test: deps ## lint + unit + system tests on the sanitizer build
+test: packages ## lint + unit + system tests on the sanitizer build
 	@tests/run.sh
 unit: ## the unit tests alone
 	@tests/run.sh unit

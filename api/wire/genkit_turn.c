@@ -259,7 +259,7 @@ static long on_events(struct request *r, const struct sweep_row *chunk, int64_t 
     buf_reset(&run->out);
     if (genkit_chunks_take(&run->chunks, chunk, after, &run->out) < 0)
         return HUB_DAMAGED;
-    if (run->out.len > 0) {
+    if (run->stream) { /* also without frames: what was queued may have gone since */
         run->queued = httpd_write(r->http, run->out.data, run->out.len);
         if (run->queued < 0)
             return HUB_LEFT;

@@ -148,7 +148,7 @@ returns text language sql stable as $$
                 then nocturne.member('heartbeatAt', nocturne.stamp(greatest(w.beat_at, l.claimed_at, t.created_at)))
                 else '' end
         || ',"status":"' || nocturne.genkit_status(t.task_id) || '"'
-        || case when d.task_id is null then ''
+        || case when d.task_id is null or d.status = 'aborted' then '' -- an abort sets none
                 else ',"finishReason":"' || nocturne.genkit_finish(d.finish_reason, d.status) || '"' end
         || case when d.status in ('failed', 'expired')
                 then ',"error":' || nocturne.genkit_error(d.error, d.status, false) else '' end

@@ -1,7 +1,18 @@
 """Settings of the Genkit wire, and what its clients must not be told; the rest is in tests/wire."""
+import json
+import socket
 import time
 
 import harness
+
+# Says much at once, and ends when all of that has long been read.
+BURST = """import json, sys, time
+sys.stdin.read()
+for i in range(24):
+    print(json.dumps({'chunk': 'x' * 500000}), flush=True)
+time.sleep(3)
+print(json.dumps({'result': 'end'}), flush=True)
+"""
 
 
 def setup():
@@ -19,6 +30,8 @@ def setup():
         'base_url': 'http://model.internal.invalid:9/v1'}})
     env.put_agent('flow', {'kind': 'http', 'url': 'http://flow.internal.invalid:9/x',
                            'max_attempts': 1})
+    env.put_agent('burst', {'kind': 'process', 'command': ['/usr/bin/python3', '-c', BURST],
+                            'max_attempts': 1, 'timeout': '60s'})
 
 
 def teardown():
@@ -78,3 +91,24 @@ def test_names_of_hosts_stay_inside():
         for task in env.http.get('/v1/tasks?limit=20&agent=' + agent).json['tasks']:
             if agent != 'nobody':  # its operator may know; a tool's failure is shown to the model
                 assert 'internal.invalid' not in str(task), task
+
+
+def test_a_reader_that_was_slow_gets_the_end_when_that_comes_alone():
+    asked = json.dumps({'data': {}}).encode()
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        s.settimeout(30)
+        s.connect((env.http.host, env.http.port))
+        s.sendall(b'POST /genkit/burst HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n'
+                  b'Content-Type: application/json\r\nConnection: close\r\n'
+                  b'Content-Length: %d\r\n\r\n%s' % (len(asked), asked))
+        time.sleep(1)  # slow, on purpose: the api's queue fills
+        tail, size = b'', 0
+        while True:
+            data = s.recv(1 << 16)
+            if not data:
+                break
+            size += len(data)
+            tail = (tail + data)[-200:]
+    assert size > 24 * 500000, size
+    assert b'data: {"result":"end"}' in tail and tail.endswith(b'0\r\n\r\n'), tail

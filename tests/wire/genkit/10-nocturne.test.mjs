@@ -66,6 +66,20 @@ test('waitForSnapshot answers when the turn has ended', async () => {
   assert.equal((await post(`${url.server}/waitForSnapshot`, { data: {} })).status, 400);
 });
 
+test('the snapshot of an aborted turn has no finish reason, and what was said', async () => {
+  const m = uid();
+  const task = await agent().chat().detach(`say ${m} then stream 400 tokens 50ms`);
+  await until(async () => (await sim.seen(m))[0]?.chunks > 3);
+  await task.abort();
+  const s = await until(async () => {
+    const x = await agent().getSnapshot(task.snapshotId);
+    return !x.heartbeatAt && x;
+  });
+  assert.equal(s.status, 'aborted');
+  assert.ok(!('finishReason' in s) && !('error' in s), JSON.stringify(s));
+  assert.ok(texts(s.state.messages)[1].startsWith(m));
+});
+
 test('two turns at once on one session: the second waits, nothing forks (enqueue)', async () => {
   const sid = uid('q');
   const a = agent();
