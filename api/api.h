@@ -16,6 +16,7 @@
 
 struct genkit;  /* api/wire/genkit.h */
 struct hub;     /* api/hub.h */
+struct submits; /* api/submits.h */
 struct waiters; /* api/waiters.h */
 
 struct api_conf {
@@ -42,13 +43,14 @@ struct api {
     struct pg *hint_pg;    /* LISTEN and NOTIFY; NULL: both are off */
     struct notify *notify; /* NULL: off */
     struct hub *hub;
+    struct submits *submits;
     struct waiters *waiters;
     struct genkit *genkit;
     struct map peers;           /* struct peer: who has parked how much */
     size_t parked[2];           /* by enum park_kind */
     struct route_stats *routes; /* one a route, and one for what fits none */
     struct histogram submit_ms; /* of the statement */
-    uint64_t submits, hints_heard;
+    uint64_t submitted, hints_heard;
     uint64_t warned_ms; /* when an outage was logged last */
     bool draining;
     uint64_t cut_ms; /* when draining: what is open then is cut */

@@ -12,6 +12,7 @@
 #include "mem.h"
 #include "reply.h"
 #include "routes.h"
+#include "submits.h"
 #include "waiters.h"
 #include "wire/genkit.h"
 
@@ -84,6 +85,7 @@ static void on_idle(void *owner)
     pgpool_close(api->pool);
     pg_close(api->hint_pg);
     genkit_close(api->genkit);
+    submits_close(api->submits);
     waiters_close(api->waiters);
     hub_close(api->hub);
     loop_finish(&api->loop);
@@ -205,6 +207,7 @@ static void api_connect(struct api *api)
 
     api->pool = pgpool_new(uv, api->conf.database, PROG, api->conf.prepare, (size_t)api->conf.pool);
     api->hub = hub_new(api);
+    api->submits = submits_new(api);
     api->waiters = waiters_new(api);
     api->genkit = genkit_new(api);
     if (api->conf.hints || api->conf.notify)

@@ -113,7 +113,7 @@ static void put_own(struct buf *out, const struct api *api)
     put_httpd(out, api);
     put_routes(out, api);
     put_streams(out, api);
-    put(out, "nocturne_submits_total", "counter", "Tasks accepted here.", (double)api->submits);
+    put(out, "nocturne_submits_total", "counter", "Tasks accepted here.", (double)api->submitted);
     (void)metrics_put_help(out, "nocturne_submit_ms", "histogram",
                            "Milliseconds from a whole submit request to its durable commit.");
     (void)metrics_put_histogram(out, "nocturne_submit_ms", "", &api->submit_ms);

@@ -151,21 +151,45 @@ static void log_outage(struct request *r, const struct err *err)
     log_line(LOG_WARN, "", "answered 503: %s", err->msg);
 }
 
-void reply_err(struct request *r, const struct err *err)
+/* What the client is told, and the log if it is our failure. */
+static enum fault judge(struct request *r, const struct err *err, const char *sqlstate,
+                        const char **ret_detail)
 {
-    enum fault fault = fault_of(err, r->call.sqlstate);
+    enum fault fault = fault_of(err, sqlstate);
     char context[REQUEST_ID_BYTES + 16];
 
+    *ret_detail = err->msg;
     if (fault == FAULT_UNAVAILABLE) {
         log_outage(r, err);
-        reply_fault(r, fault, "the database does not answer; try again");
+        *ret_detail = "the database does not answer; try again";
     } else if (fault == FAULT_INTERNAL) {
         snprintf(context, sizeof(context), "request=%s", r->id);
         log_line(LOG_ERROR, context, "answered 500: %s", err->msg);
-        reply_fault(r, fault, "something went wrong; the log has it under this request's id");
-    } else {
-        reply_fault(r, fault, "%s", err->msg);
+        *ret_detail = "something went wrong; the log has it under this request's id";
     }
+    return fault;
+}
+
+void reply_err_of(struct request *r, const struct err *err, const char *sqlstate)
+{
+    const char *detail;
+    enum fault fault = judge(r, err, sqlstate, &detail);
+
+    reply_fault(r, fault, "%s", detail);
+}
+
+void reply_err(struct request *r, const struct err *err)
+{
+    reply_err_of(r, err, r->call.sqlstate);
+}
+
+void reply_put_err(struct request *r, const struct err *err, const char *sqlstate, struct buf *out)
+{
+    const char *detail;
+    enum fault fault = judge(r, err, sqlstate, &detail);
+
+    put_problem(out, fault, detail, r->id);
+    json_close(out, '}');
 }
 
 size_t reply_httpd_body(int status, const char *reason, char *ret_body, size_t size,

@@ -41,8 +41,12 @@ void reply_fault(struct request *r, enum fault fault, const char *fmt, ...)
 /* 400 with all of them; the first one is the detail. */
 void reply_problems(struct request *r, const struct problem_list *problems);
 
-/* A failure of r->call, or of a reader of its result. */
+/* A failure of r->call, or of a reader of its result; or of another call, with its sqlstate. */
 void reply_err(struct request *r, const struct err *err);
+void reply_err_of(struct request *r, const struct err *err, const char *sqlstate);
+
+/* The problem as JSON, for one of many; the request goes on. */
+void reply_put_err(struct request *r, const struct err *err, const char *sqlstate, struct buf *out);
 
 /* For httpd: the body of an error that it answers by itself. */
 size_t reply_httpd_body(int status, const char *reason, char *ret_body, size_t size,

@@ -15,11 +15,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define OWNED_STEP    8
 #define MAX_KEY_BYTES 255
 
 char *request_own(struct request *r, char *text)
 {
-    assert(r->n_owned < REQUEST_MAX_OWNED);
+    if (r->n_owned % OWNED_STEP == 0)
+        r->owned = xrealloc(r->owned, (size_t)(r->n_owned + OWNED_STEP) * sizeof(*r->owned));
     return r->owned[r->n_owned++] = text;
 }
 
@@ -207,6 +209,7 @@ void request_over(struct request *r)
     json_release(&r->body);
     while (r->n_owned > 0)
         free(r->owned[--r->n_owned]);
+    free(r->owned);
     free(r);
 }
 

@@ -11,7 +11,6 @@
 #include "query.h"
 
 #define REQUEST_MAX_PARAMS 2
-#define REQUEST_MAX_OWNED  16
 #define REQUEST_ID_BYTES   129
 
 struct request;
@@ -27,7 +26,7 @@ struct request {
     struct query query;
     cJSON *body;    /* after body_read() */
     const char *id; /* X-Request-Id */
-    char *owned[REQUEST_MAX_OWNED];
+    char **owned;
     int n_owned;
     uint64_t started_us;
     struct peer *peer; /* parked under this address, NULL when not parked */

@@ -18,6 +18,7 @@ const struct route routes[] = {
     {"GET",    "/metrics",                   "",                                            "metrics",           metrics_get             },
     {"POST",   "/v1/agents/{}/tasks",        "",                                            "task_submit",       task_submit             },
     {"GET",    "/v1/tasks",                  "status agent session_id tenant limit before", "task_list",         task_list               },
+    {"POST",   "/v1/tasks",                  "",                                            "task_submit_many",  task_submit_many        },
     {"GET",    "/v1/tasks/{}",               "wait",                                        "task_get",          task_get                },
     {"GET",    "/v1/tasks/{}/events",        "after format",                                "task_events",       task_events             },
     {"POST",   "/v1/tasks/{}/abort",         "",                                            "task_abort",        task_abort              },

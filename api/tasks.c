@@ -7,6 +7,7 @@
 #include "page.h"
 #include "reply.h"
 #include "store_task.h"
+#include "submits.h"
 #include "waiters.h"
 
 #include <stdio.h>
@@ -17,6 +18,8 @@
 #define MAX_REASON_BYTES   1000
 #define MAX_ANSWERS        128
 #define MAX_NAME_BYTES     256
+#define MAX_KEY_BYTES      255 /* as in the header */
+#define MAX_TASKS          1000
 #define MAX_WAIT_MS        600000
 #define DEFAULT_PRIORITY   5
 
@@ -32,38 +35,50 @@ int task_take_id(struct request *r)
 
 struct submit_body {
     const cJSON *input, *metadata;
+    const char *agent, *key; /* of one of many; else in the path and in a header */
     const char *session_id, *snapshot_id, *run_at, *deadline;
     int64_t priority, max_attempts;
 };
 
-static const struct field submit_fields[] = {
-    FIELD(struct submit_body, "input", FIELD_ANY, input, .required = true),
-    FIELD(struct submit_body, "session_id", FIELD_STR, session_id),
-    FIELD(struct submit_body, "snapshot_id", FIELD_STR, snapshot_id),
-    FIELD(struct submit_body, "run_at", FIELD_STR, run_at),
-    FIELD(struct submit_body, "deadline", FIELD_STR, deadline),
-    FIELD(struct submit_body, "priority", FIELD_INT, priority, .min = 0, .max = 9),
-    FIELD(struct submit_body, "max_attempts", FIELD_INT, max_attempts, .min = 1, .max = 50),
-    FIELD(struct submit_body, "metadata", FIELD_OBJECT, metadata),
+/* clang-format off */
+#define SUBMIT_FIELDS                                                                              \
+    FIELD(struct submit_body, "input", FIELD_ANY, input, .required = true),                        \
+    FIELD(struct submit_body, "session_id", FIELD_STR, session_id),                                \
+    FIELD(struct submit_body, "snapshot_id", FIELD_STR, snapshot_id),                              \
+    FIELD(struct submit_body, "run_at", FIELD_STR, run_at),                                        \
+    FIELD(struct submit_body, "deadline", FIELD_STR, deadline),                                    \
+    FIELD(struct submit_body, "priority", FIELD_INT, priority, .min = 0, .max = 9),                \
+    FIELD(struct submit_body, "max_attempts", FIELD_INT, max_attempts, .min = 1, .max = 50),       \
+    FIELD(struct submit_body, "metadata", FIELD_OBJECT, metadata)
+/* clang-format on */
+
+static const struct field submit_fields[] = {SUBMIT_FIELDS, FIELD_END};
+
+static const struct field one_of_many_fields[] = {
+    SUBMIT_FIELDS,
+    FIELD(struct submit_body, "agent", FIELD_STR, agent, .required = true, .min = 1,
+          .max = MAX_NAME_BYTES),
+    FIELD(struct submit_body, "idempotency_key", FIELD_STR, key, .min = 1, .max = MAX_KEY_BYTES),
     FIELD_END,
 };
 
-/* The text of a member as the client wrote it, so that its numbers survive. */
-static const char *raw_member(struct request *r, const char *key, const cJSON *value)
+/* The text of a member as the client wrote it in `text`, so that its numbers survive. */
+static const char *raw_member(struct request *r, const char *text, const char *key,
+                              const cJSON *value)
 {
     const char *start;
     size_t len;
 
     if (!value)
         return NULL;
-    if (json_member_span(r->http->body, key, &start, &len))
+    if (text && json_member_span(text, key, &start, &len))
         return request_own(r, xmemdup(start, len));
     return request_own(r, json_print(value)); /* its key was written with escapes */
 }
 
 /* An RFC 3339 time or a duration from now, as a stamp. NULL when `text` is NULL or wrong. */
-static const char *read_moment(struct request *r, const char *key, const char *text,
-                               struct problem_list *problems)
+static const char *read_moment(struct request *r, const struct pointer *at, const char *key,
+                               const char *text, struct problem_list *problems)
 {
     char stamp[CLOCK_STAMP_BYTES];
     int64_t at_us;
@@ -74,7 +89,7 @@ static const char *read_moment(struct request *r, const char *key, const char *t
     if (clock_parse_duration(text, &ms) == 0) {
         at_us = clock_wall_us() + (int64_t)ms * 1000;
     } else if (clock_parse_stamp(text, &at_us) < 0) {
-        (void)problem_add(problems, POINTER_KEY(NULL, key),
+        (void)problem_add(problems, POINTER_KEY(at, key),
                           "must be an RFC 3339 time such as \"2026-01-02T03:04:05Z\", or a "
                           "duration from now such as \"5m\"");
         return NULL;
@@ -82,24 +97,9 @@ static const char *read_moment(struct request *r, const char *key, const char *t
     return request_own(r, xstrdup(clock_stamp(at_us, stamp)));
 }
 
-static void check_submit(struct request *r, const struct submit_body *body, struct submit_row *row,
-                         struct problem_list *problems)
-{
-    if (body->session_id && !session_id_is_valid(body->session_id))
-        (void)problem_add(problems, POINTER_KEY(NULL, "session_id"),
-                          "must be 1 to 128 of A-Z a-z 0-9 . _ : -");
-    if (body->snapshot_id && !id_is_uuid(body->snapshot_id))
-        (void)problem_add(problems, POINTER_KEY(NULL, "snapshot_id"), "must be a UUID");
-    row->run_at = read_moment(r, "run_at", body->run_at, problems);
-    row->deadline = read_moment(r, "deadline", body->deadline, problems);
-    row->metadata = raw_member(r, "metadata", body->metadata);
-    if (row->metadata && strlen(row->metadata) > MAX_METADATA_BYTES)
-        (void)problem_add(problems, POINTER_KEY(NULL, "metadata"), "must be at most %d bytes",
-                          MAX_METADATA_BYTES);
-}
-
 /* A time from now is another one when the client asks again, so then its text stands for it. */
-static const char *fingerprint(struct request *r, const struct submit_body *body)
+static const char *fingerprint(struct request *r, const struct submit_body *body, const char *agent,
+                               const char *text, size_t len)
 {
     uint64_t ignored;
     bool relative = (body->run_at && clock_parse_duration(body->run_at, &ignored) == 0) ||
@@ -107,7 +107,38 @@ static const char *fingerprint(struct request *r, const struct submit_body *body
 
     if (!relative)
         return NULL;
-    return request_own(r, xasprintf("%s\n%s", r->params[0], r->http->body));
+    return request_own(r, xasprintf("%s\n%.*s", agent, (int)len, text));
+}
+
+/* Into `row`, but for agent and key. `text` is the body as it came, or NULL. */
+static void read_submit(struct request *r, const struct pointer *at, const struct submit_body *body,
+                        const char *text, struct submit_row *row, struct problem_list *problems)
+{
+    if (body->session_id && !session_id_is_valid(body->session_id))
+        (void)problem_add(problems, POINTER_KEY(at, "session_id"),
+                          "must be 1 to 128 of A-Z a-z 0-9 . _ : -");
+    if (body->snapshot_id && !id_is_uuid(body->snapshot_id))
+        (void)problem_add(problems, POINTER_KEY(at, "snapshot_id"), "must be a UUID");
+    row->run_at = read_moment(r, at, "run_at", body->run_at, problems);
+    row->deadline = read_moment(r, at, "deadline", body->deadline, problems);
+    row->metadata = raw_member(r, text, "metadata", body->metadata);
+    if (row->metadata && strlen(row->metadata) > MAX_METADATA_BYTES)
+        (void)problem_add(problems, POINTER_KEY(at, "metadata"), "must be at most %d bytes",
+                          MAX_METADATA_BYTES);
+    row->input = raw_member(r, text, "input", body->input);
+    row->session_id = body->session_id;
+    row->snapshot_id = body->snapshot_id;
+    row->priority = (int)body->priority;
+    if (body->max_attempts)
+        row->max_attempts = request_own(r, xasprintf("%d", (int)body->max_attempts));
+}
+
+static void put_accepted(struct buf *out, const struct accepted_row *row)
+{
+    json_put_member_str(out, "task_id", row->task_id);
+    json_put_member_str(out, "session_id", row->session_id);
+    json_put_member_str(out, "status", row->status);
+    json_put_member_str(out, "created_at", row->created_at);
 }
 
 static void reply_accepted(struct request *r, const struct accepted_row *row)
@@ -116,16 +147,22 @@ static void reply_accepted(struct request *r, const struct accepted_row *row)
     BUF_AUTO(out, BUF_MAX);
 
     json_open(&out, '{');
-    json_put_member_str(&out, "task_id", row->task_id);
-    json_put_member_str(&out, "session_id", row->session_id);
-    json_put_member_str(&out, "status", row->status);
-    json_put_member_str(&out, "created_at", row->created_at);
+    put_accepted(&out, row);
     json_close(&out, '}');
     snprintf(location, sizeof(location), "/v1/tasks/%s", row->task_id);
     (void)httpd_set(r->http, "Location", location);
     if (row->replayed)
         (void)httpd_set(r->http, "Idempotency-Replayed", "true");
     reply_json(r, 202, out.data, out.len);
+}
+
+static void count_accepted(struct request *r, const struct accepted_row *row)
+{
+    if (row->replayed)
+        return;
+    r->api->submitted++;
+    if (strcmp(row->status, "queued") == 0)
+        notify_put(r->api->notify, "r");
 }
 
 static void on_accepted(void *owner, PGresult *res, const struct err *err)
@@ -138,35 +175,164 @@ static void on_accepted(void *owner, PGresult *res, const struct err *err)
         reply_err(r, &bad);
         return;
     }
-    histogram_add(&r->api->submit_ms, (double)(clock_mono_us() - r->started_us) / 1000);
-    r->api->submits += !row.replayed;
-    if (!row.replayed && strcmp(row.status, "queued") == 0)
-        notify_put(r->api->notify, "r");
+    count_accepted(r, &row);
     reply_accepted(r, &row);
+}
+
+static void on_submitted(void *owner, const struct accepted_row *row, const struct err *err,
+                         const char *sqlstate)
+{
+    struct request *r = owner;
+
+    if (!row) {
+        reply_err_of(r, err, sqlstate);
+        return;
+    }
+    histogram_add(&r->api->submit_ms, (double)(clock_mono_us() - r->started_us) / 1000);
+    count_accepted(r, row);
+    reply_accepted(r, row);
 }
 
 void task_submit(struct request *r)
 {
     struct submit_body body = {.priority = DEFAULT_PRIORITY};
-    struct submit_row row = {.agent = r->params[0]};
+    struct submit *submit = xcalloc(1, sizeof(*submit));
     PROBLEMS_AUTO(problems);
 
-    if (request_read_body(r, false) < 0 || request_read_key(r, &row.key) < 0)
+    (void)request_own(r, (char *)submit);
+    submit->row.agent = r->params[0];
+    if (request_read_body(r, false) < 0 || request_read_key(r, &submit->row.key) < 0)
         return;
     (void)fields_read(r->body, NULL, submit_fields, &body, &problems);
-    check_submit(r, &body, &row, &problems);
+    read_submit(r, NULL, &body, r->http->body, &submit->row, &problems);
     if (problems.n > 0) {
         reply_problems(r, &problems);
         return;
     }
-    row.input = raw_member(r, "input", body.input);
-    row.session_id = body.session_id;
-    row.snapshot_id = body.snapshot_id;
-    row.priority = (int)body.priority;
-    row.print = fingerprint(r, &body);
-    if (body.max_attempts)
-        row.max_attempts = request_own(r, xasprintf("%d", (int)body.max_attempts));
-    store_task_submit(pgpool_pick(r->api->pool), &r->call, &row, on_accepted, r);
+    submit->row.print = fingerprint(r, &body, r->params[0], r->http->body, strlen(r->http->body));
+    submits_put(r->api->submits, submit, on_submitted, r);
+}
+
+/* ---- many at once ---- */
+
+/* Hangs on its request as `ud`. */
+struct many {
+    size_t n, left, refused;
+    struct one *ones;
+};
+
+struct one {
+    struct request *request;
+    struct submit submit;
+    char *answer; /* JSON object */
+};
+
+static void reply_many(struct request *r, struct many *many)
+{
+    BUF_AUTO(out, BUF_MAX);
+
+    json_open(&out, '{');
+    json_put_key(&out, "tasks");
+    json_open(&out, '[');
+    for (size_t i = 0; i < many->n; i++)
+        (void)json_put_raw(&out, many->ones[i].answer, strlen(many->ones[i].answer));
+    json_close(&out, ']');
+    json_close(&out, '}');
+    reply_json(r, many->refused ? 207 : 202, out.data, out.len);
+}
+
+static void on_one(void *owner, const struct accepted_row *row, const struct err *err,
+                   const char *sqlstate)
+{
+    struct one *one = owner;
+    struct request *r = one->request;
+    struct many *many = r->ud;
+    struct buf out = BUF_INIT(BUF_MAX);
+
+    json_open(&out, '{');
+    if (row) {
+        count_accepted(r, row);
+        put_accepted(&out, row);
+        if (row->replayed)
+            json_put_member_raw(&out, "replayed", "true");
+    } else {
+        many->refused++;
+        json_put_key(&out, "error");
+        reply_put_err(r, err, sqlstate, &out);
+    }
+    json_close(&out, '}');
+    one->answer = request_own(r, buf_detach(&out));
+    if (--many->left == 0)
+        reply_many(r, many);
+}
+
+/* `text` is the element as it came, or NULL. */
+static void read_one(struct request *r, const cJSON *element, size_t at, const char *text,
+                     size_t len, struct problem_list *problems)
+{
+    struct many *many = r->ud;
+    struct one *one = &many->ones[at];
+    struct submit_body body = {.priority = DEFAULT_PRIORITY};
+    const struct pointer *place = POINTER_INDEX(POINTER_KEY(NULL, "tasks"), at);
+
+    one->request = r;
+    (void)fields_read(element, place, one_of_many_fields, &body, problems);
+    read_submit(r, place, &body, text, &one->submit.row, problems);
+    one->submit.row.agent = body.agent;
+    one->submit.row.key = body.key;
+    if (text && body.agent)
+        one->submit.row.print = fingerprint(r, &body, body.agent, text, len);
+}
+
+static void read_many(struct request *r, const cJSON *tasks, struct problem_list *problems)
+{
+    const cJSON *element;
+    const char *at, *text = NULL;
+    size_t i = 0, len = 0;
+    bool spans = json_member_span(r->http->body, "tasks", &at, &len);
+
+    cJSON_ArrayForEach (element, tasks) {
+        if (problem_is_full(problems))
+            break;
+        spans = spans && json_element_span(&at, &text, &len);
+        read_one(r, element, i++, spans ? text : NULL, len, problems);
+    }
+}
+
+struct many_body {
+    const cJSON *tasks;
+};
+
+static const struct field many_fields[] = {
+    FIELD(struct many_body, "tasks", FIELD_ARRAY, tasks, .required = true, .min = 1,
+          .max = MAX_TASKS),
+    FIELD_END,
+};
+
+void task_submit_many(struct request *r)
+{
+    struct many_body body = {0};
+    struct many *many;
+    PROBLEMS_AUTO(problems);
+
+    if (request_read_body(r, false) < 0)
+        return;
+    if (fields_read(r->body, NULL, many_fields, &body, &problems) < 0) {
+        reply_problems(r, &problems);
+        return;
+    }
+    r->ud = many = xcalloc(1, sizeof(*many));
+    (void)request_own(r, (char *)many);
+    many->n = many->left = (size_t)cJSON_GetArraySize(body.tasks);
+    many->ones = xcalloc(many->n, sizeof(*many->ones));
+    (void)request_own(r, (char *)many->ones);
+    read_many(r, body.tasks, &problems);
+    if (problems.n > 0) {
+        reply_problems(r, &problems);
+        return;
+    }
+    for (size_t i = 0; i < many->n; i++)
+        submits_put(r->api->submits, &many->ones[i].submit, on_one, &many->ones[i]);
 }
 
 struct resume_body {

@@ -296,6 +296,21 @@ bool json_member_span(const char *text, const char *key, const char **ret_start,
     return false;
 }
 
+bool json_element_span(const char **at, const char **ret_start, size_t *ret_len)
+{
+    const char *p = skip_space(*at);
+
+    if (*p != '[' && *p != ',')
+        return false;
+    p = skip_space(p + 1);
+    if (*p == ']')
+        return false;
+    *ret_start = p;
+    *at = skip_value(p);
+    *ret_len = (size_t)(*at - p);
+    return true;
+}
+
 /* Is what stands before the next item another item? */
 static int put_comma(struct buf *b)
 {

@@ -49,6 +49,12 @@ const char *json_str_or(const cJSON *obj, const char *key, const char *fallback)
 /* Where the value of member `key` stands in `text`, which must be a valid JSON object. */
 bool json_member_span(const char *text, const char *key, const char **ret_start, size_t *ret_len);
 
+/*
+ * The elements of the array that begins at `*at`, one a call: where the next one stands. `*at` is
+ * moved behind it. False at the end.
+ */
+bool json_element_span(const char **at, const char **ret_start, size_t *ret_len);
+
 /* `value` as compact text, its numbers exactly; to be freed by the caller. */
 char *json_print(const cJSON *value);
 

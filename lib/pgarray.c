@@ -46,7 +46,7 @@ void pg_array_reset(struct pg_array *a)
     put_header(a);
 }
 
-static void put_null(struct pg_array *a)
+void pg_array_put_null(struct pg_array *a)
 {
     put_be(a, (uint32_t)-1, 4);
     a->count++;
@@ -65,7 +65,7 @@ void pg_array_put_text(struct pg_array *a, const char *text)
     if (text)
         pg_array_put_bytes(a, text, strlen(text));
     else
-        put_null(a);
+        pg_array_put_null(a);
 }
 
 static int nibble(char c)
@@ -80,7 +80,7 @@ void pg_array_put_uuid(struct pg_array *a, const char *uuid)
 
     assert(a->type == PG_UUID);
     if (!uuid || !*uuid) {
-        put_null(a);
+        pg_array_put_null(a);
         return;
     }
     for (const char *p = uuid; *p && n < 32; p++) {

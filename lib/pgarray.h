@@ -27,6 +27,7 @@ void pg_array_put_bytes(struct pg_array *a, const void *bytes, size_t len);
 void pg_array_put_uuid(struct pg_array *a, const char *uuid); /* text; NULL gives NULL */
 void pg_array_put_int(struct pg_array *a, int64_t value);     /* of INT4 or INT8 */
 void pg_array_put_bool(struct pg_array *a, bool value);
+void pg_array_put_null(struct pg_array *a);
 
 /* Write the count into the header; the bytes are then the parameter. */
 void pg_array_finish(struct pg_array *a);

@@ -50,17 +50,22 @@ static int no_row(struct err *err)
     return err_set(err, ERR_BUG, "a statement returned no row");
 }
 
+void store_read_accepted_row(PGresult *res, int at, struct accepted_row *ret_row)
+{
+    *ret_row = (struct accepted_row){
+        .task_id = column_text(res, at, 0),
+        .session_id = column_text(res, at, 1),
+        .status = column_text(res, at, 2),
+        .created_at = column_text(res, at, 3),
+        .replayed = column_bool(res, at, 4),
+    };
+}
+
 int store_read_accepted(PGresult *res, struct accepted_row *ret_row, struct err *err)
 {
     if (PQntuples(res) == 0)
         return no_row(err);
-    *ret_row = (struct accepted_row){
-        .task_id = column_text(res, 0, 0),
-        .session_id = column_text(res, 0, 1),
-        .status = column_text(res, 0, 2),
-        .created_at = column_text(res, 0, 3),
-        .replayed = column_bool(res, 0, 4),
-    };
+    store_read_accepted_row(res, 0, ret_row);
     return 0;
 }
 

@@ -45,6 +45,7 @@ struct accepted_row {
     bool replayed;
 };
 int store_read_accepted(PGresult *res, struct accepted_row *ret_row, struct err *err);
+void store_read_accepted_row(PGresult *res, int at, struct accepted_row *ret_row);
 
 /* task_abort.sql. `before` is NULL when the task was not terminal. */
 void store_task_abort(struct pg *pg, struct pg_call *call, const char *task_id, const char *reason,

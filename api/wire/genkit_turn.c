@@ -318,7 +318,7 @@ static void run_accepted(struct run *run, const struct genkit_accepted_row *row)
     struct api *api = run->gk->api;
 
     snprintf(run->id, sizeof(run->id), "%s", row->task_id);
-    api->submits++;
+    api->submitted++;
     if (strcmp(row->status, "queued") == 0)
         notify_put(api->notify, "r");
     if (run->input.detach) {

@@ -20,6 +20,14 @@ begin
     return (select t.priority from nocturne.task t where t.task_id = p_task);
 end $$;
 
+-- As in 001_tables.sql, as one expression that is inlined: `us * 512 / 125` are milliseconds and 12
+-- bits of the next, in hexadecimal behind which the version is put in; then half of a UUIDv4.
+create or replace function nocturne.uuid7() returns uuid language sql volatile parallel safe as $$
+    select (left(overlay(encode(int8send(((extract(epoch from clock_timestamp()) * 1000000)::bigint
+                                          * 512 / 125) << 4), 'hex') placing '7' from 13 for 0), 16)
+            || right(gen_random_uuid()::text, 17))::uuid
+$$;
+
 -- Queue a task that is due: behind its session's running task, or as ready.
 -- Locks the session's row.
 create or replace function nocturne.enqueue(p_task uuid) returns boolean language plpgsql as $$
@@ -45,6 +53,15 @@ begin
     end if;
     return first;
 end $$;
+
+-- What two requests of one idempotency key must have in common; for p_print see submit().
+create or replace function nocturne.fingerprint(p_print text, p_agent text, p_input text,
+    p_session text, p_snapshot uuid, p_run_at timestamptz, p_priority int, p_metadata text,
+    p_max_attempts int, p_deadline timestamptz, p_options text) returns bytea language sql stable as $$
+    select sha256(convert_to(coalesce(p_print, row(p_agent, p_input, p_session, p_snapshot,
+        extract(epoch from p_run_at), p_priority, p_metadata, p_max_attempts,
+        extract(epoch from p_deadline), p_options)::text), 'UTF8'))
+$$;
 
 -- Submit one turn. Commits or rolls back with the caller's transaction. Returns the task, and
 -- `replayed` when the idempotency key had been used for the same request before.
@@ -73,10 +90,8 @@ begin
         raise exception 'priority must be from 0 to 9' using errcode = 'NT400';
     end if;
     if p_key is not null then
-        print := sha256(convert_to(coalesce(p_print, row(p_agent, p_input::text, p_session,
-                     p_snapshot, extract(epoch from p_run_at), p_priority, p_metadata::text,
-                     p_max_attempts, extract(epoch from p_deadline), p_options::text)::text),
-                     'UTF8'));
+        print := nocturne.fingerprint(p_print, p_agent, p_input::text, p_session, p_snapshot,
+            p_run_at, p_priority, p_metadata::text, p_max_attempts, p_deadline, p_options::text);
         insert into nocturne.idempotency values (p_tenant, p_key, id, print, at + interval '30 days')
         on conflict (tenant, key) do nothing;
         if not found then
@@ -139,6 +154,85 @@ begin
     end if;
     task_id := id;
     created_at := at;
+end $$;
+
+-- Submit many turns in one go, for the api: rows of arrays, as the parameters of submit(). Returns
+-- those that were accepted, by their place from 1. Whatever is not plain is left out, to be given
+-- to submit() by itself: an unknown agent, a key that was used before, a snapshot, a session that
+-- is locked or nearly full. So it waits for nobody: what it may meet are keys and sessions in the
+-- moment of their making, in order, and lock_timeout ends that.
+create or replace function nocturne.submit_many(p_agents text[], p_inputs text[], p_sessions text[],
+    p_snapshots uuid[], p_run_ats timestamptz[], p_priorities int[], p_metadata text[],
+    p_max_attempts int[], p_deadlines timestamptz[], p_keys text[], p_options text[],
+    p_prints text[], p_tenant text)
+returns table (place int, task_id uuid, session_id text, status text, created_at timestamptz)
+language plpgsql set lock_timeout = '100ms' as $$
+#variable_conflict use_column
+begin
+    return query
+    with u as materialized (
+        select u.*, nocturne.uuid7() as id, clock_timestamp() as at
+        from rows from (unnest(p_agents, p_inputs, p_sessions, p_snapshots, p_run_ats, p_priorities,
+                 p_metadata, p_max_attempts, p_deadlines, p_keys, p_options, p_prints),
+                 generate_series(1, cardinality(p_agents)))
+            as u(agent, input, session, snapshot, run_at, priority, metadata, max_attempts,
+                 deadline, key, options, print, n)
+    ), g as materialized ( -- what is plain
+        select u.*, a.revision, coalesce(u.max_attempts, a.max_attempts) as attempts
+        from u cross join lateral (
+            select x.revision, x.max_attempts from nocturne.agent x
+            where x.tenant = p_tenant and x.name = u.agent and x.deleted_at is null limit 1) a
+        left join lateral (
+            select cardinality(x.queue) as waiting from nocturne.session x
+            where x.tenant = p_tenant and x.session_id = u.session
+            limit 1 for update skip locked) s on true
+        where u.snapshot is null and u.priority between 0 and 9
+          and (u.session is null or s.waiting <= 1000 - cardinality(p_agents)
+               or (s.waiting is null and cardinality(p_agents) <= 1000
+                   and (select true from nocturne.session x where x.tenant = p_tenant
+                        and x.session_id = u.session limit 1) is null))
+    ), i as (
+        insert into nocturne.idempotency as i (tenant, key, task_id, fingerprint, expires_at)
+        select p_tenant, g.key, g.id, nocturne.fingerprint(g.print, g.agent, g.input, g.session,
+                   g.snapshot, g.run_at, g.priority, g.metadata, g.max_attempts, g.deadline,
+                   g.options), g.at + interval '30 days'
+        from g where g.key is not null order by g.key, g.n
+        on conflict do nothing
+        returning i.task_id
+    ), w as materialized (
+        select g.*, coalesce(g.session, g.id::text) as sid, coalesce(g.run_at > g.at, false) as later
+        from g where g.key is null or g.id in (select i.task_id from i)
+    ), t as (
+        insert into nocturne.task
+        select w.id, p_tenant, w.agent, w.revision, w.sid, null, w.priority, w.attempts,
+               w.input::json, w.options::json, w.metadata::json, w.run_at, w.deadline, w.at
+        from w order by w.n
+    ), d as (
+        insert into nocturne.due (at, task_id, kind)
+        select w.deadline, w.id, 'deadline' from w where w.deadline is not null
+        union all select w.run_at, w.id, 'start' from w where w.later
+    ), own as ( -- a session for each
+        insert into nocturne.session (tenant, session_id, agent, running)
+        select p_tenant, w.sid, w.agent, w.id from w where w.session is null and not w.later
+        order by w.n
+    ), named as (
+        insert into nocturne.session as s (tenant, session_id, agent, running, queue)
+        select p_tenant, w.sid, (array_agg(w.agent order by w.n))[1],
+               (array_agg(w.id order by w.n))[1], (array_agg(w.id order by w.n))[2:]
+        from w where w.session is not null and not w.later group by w.sid order by w.sid
+        on conflict (tenant, session_id) do update set
+            running = coalesce(s.running, excluded.running),
+            queue = case when s.running is null then s.queue || excluded.queue
+                         else s.queue || excluded.running || excluded.queue end,
+            updated_at = clock_timestamp()
+        returning s.running
+    ), r as (
+        insert into nocturne.ready (priority, task_id)
+        select w.priority, w.id from w
+        where not w.later and (w.session is null or w.id in (select s.running from named s))
+        order by w.n
+    )
+    select w.n, w.id, w.sid, case when w.later then 'scheduled' else 'queued' end, w.at from w;
 end $$;
 
 -- Resume an interrupted task: the next turn on its snapshot, with the answers. Once.

@@ -1,4 +1,5 @@
 """Each route of the api with its documented answers and errors; the test itself plays the worker."""
+import contextlib
 import http.client
 import json
 import os
@@ -198,6 +199,118 @@ def test_a_full_session_answers_429():
     assert r.problem(429, 'QUEUE_FULL')['retryable'] is True and r.header('Retry-After') == '1'
     env.execute("update nocturne.session set queue = '{}' where session_id = 'full'")
     player.play(first)
+
+
+# ---- many submits at once ----
+
+def post_many(*bodies):
+    return env.http.post('/v1/tasks', {'tasks': list(bodies)})
+
+
+def test_many_tasks_in_one_request():
+    raw = '{"tasks": [ {"agent":"a","input": 1.50 ,"session_id":"many"} ,{"\\u0061gent":"a","input":"x"}]}'
+    rows = env.http.post('/v1/tasks', raw, headers={'Content-Type': 'application/json'}
+                         ).ok(202).json['tasks']
+    assert [set(r) for r in rows] == [{'task_id', 'session_id', 'status', 'created_at'}] * 2, rows
+    assert '"input":1.50,' in env.http.get('/v1/tasks/' + rows[0]['task_id']).text
+    more = post_many(*[{'agent': 'a', 'input': i, 'session_id': 'many', 'priority': 2,
+                        'metadata': {'i': i}} for i in range(20)]).ok(202).json['tasks']
+    assert all(r['status'] == 'queued' and r['session_id'] == 'many' for r in more), more
+    ids = [r['task_id'] for r in more]
+    queue, running = env.sql("select queue, running from nocturne.session where session_id = 'many'"
+                             )[0].values()
+    assert running == rows[0]['task_id'] and queue == ids and ids == sorted(ids), (running, queue)
+    assert env.task(ids[7])['metadata'] == {'i': 7} and env.task(ids[7])['priority'] == 2
+    later = post_many({'agent': 'a', 'input': 1, 'run_at': '1h'}, {'agent': 'a', 'input': 2},
+                      {'agent': 'a', 'input': 3, 'deadline': '2999-01-02T03:04:05Z'},
+                      {'agent': 'a', 'input': 4, 'session_id': 'twins'},
+                      {'agent': 'a', 'input': 5, 'session_id': 'twins'}).ok(202).json['tasks']
+    assert [r['status'] for r in later] == ['scheduled'] + ['queued'] * 4, later
+    assert env.value("select kind from nocturne.due where task_id = '%s'" % later[0]['task_id']) == 'start'
+    assert env.value("select kind from nocturne.due where task_id = '%s'" % later[2]['task_id']) == 'deadline'
+    env.abort(later[0]['task_id'])
+    for row in rows + more + later[1:]:
+        player.play(row['task_id'])
+
+
+def test_each_of_many_has_its_own_error_and_key():
+    first = post_task({'input': 1}, headers={'Idempotency-Key': 'many-old'}).ok(202).json
+    bodies = [{'agent': 'a', 'input': 0}, {'agent': 'nobody', 'input': 1},
+              {'agent': 'a', 'input': 2, 'idempotency_key': 'many-new'},
+              {'agent': 'a', 'input': 3, 'idempotency_key': 'many-old'},
+              {'agent': 'a', 'input': 2, 'idempotency_key': 'many-new'},
+              {'agent': 'a', 'input': 5, 'idempotency_key': 'many-new'},
+              {'agent': 'a', 'input': 6, 'snapshot_id': '01a0cfe2-9d64-7000-8000-000000000000'}]
+    answer = post_many(*bodies)
+    assert answer.status == 207, answer
+    rows = answer.json['tasks']
+    codes = [r.get('error', {}).get('code') for r in rows]
+    assert codes == [None, 'NOT_FOUND', None, 'IDEMPOTENCY_KEY_REUSED', None,
+                     'IDEMPOTENCY_KEY_REUSED', 'NOT_FOUND'], rows
+    assert rows[4]['task_id'] == rows[2]['task_id'] and rows[4]['replayed'] is True, rows
+    again = post_many(*bodies).json['tasks']
+    assert again[2]['task_id'] == rows[2]['task_id'] and again[0]['task_id'] != rows[0]['task_id']
+    # the same key by the other route is the same request
+    same = post_task({'input': 2}, headers={'Idempotency-Key': 'many-new'}).ok(202)
+    assert same.json['task_id'] == rows[2]['task_id'], same
+    for task in {r['task_id'] for r in rows + again if 'task_id' in r} | {first['task_id']}:
+        player.play(task)
+
+
+def test_bodies_of_many_that_are_refused():
+    p = post_many({'agent': 'a'}, {'input': 1}, {'agent': 'a', 'input': 1, 'priority': 99, 'x': 1}
+                  ).problem(400, 'INVALID_REQUEST')
+    assert pointers(p) == {'/tasks/0/input', '/tasks/1/agent', '/tasks/2/priority', '/tasks/2/x'}, p
+    for body in ({}, {'tasks': []}, {'tasks': {}}, {'tasks': [1]}, {'tasks': [{}] * 1001}):
+        env.http.post('/v1/tasks', body).problem(400, 'INVALID_REQUEST')
+    assert env.value("select count(*) from nocturne.task where input::text = '1' and priority = 99") == 0
+
+
+def test_submits_of_many_clients_go_together_and_are_told_apart():
+    ids, wrong = {}, []
+
+    def client(c):
+        with contextlib.closing(env.http.connection()) as conn:
+            for i in range(10):
+                agent = 'a' if (c + i) % 5 else 'nobody'
+                r = env.http.post('/v1/agents/%s/tasks' % agent, {'input': [c, i]},
+                                  headers={'Idempotency-Key': 'to-%d-%d' % (c, i // 2)}, connection=conn)
+                if r.status != (202 if agent == 'a' else 404) and not (i % 2 and r.status == 422):
+                    wrong.append((c, i, r))
+                if r.status == 202:
+                    ids[c, i] = r.json['task_id']
+    threads = [threading.Thread(target=client, args=(c,)) for c in range(16)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not wrong, wrong[:3]
+    assert len(set(ids.values())) == len(ids), 'two requests got one task'
+    for (c, i), task in ids.items():
+        assert env.value("select input::text from nocturne.task where task_id = '%s'" % task
+                         ).replace(' ', '') == '[%d,%d]' % (c, i)
+        player.play(task)
+
+
+def test_a_locked_session_holds_up_nobody_elses_submit():
+    first = post_task({'input': 1, 'session_id': 'held'}).ok(202).json['task_id']
+    holder = env.psql()
+    holder.run("begin; update nocturne.session set updated_at = now() where session_id = 'held'")
+    slow = []
+    bodies = [{'agent': 'a', 'input': i} for i in range(20)] + [
+        {'agent': 'a', 'input': 'held', 'session_id': 'held'}]
+    waits = threading.Thread(target=lambda: slow.append(post_many(*bodies)))
+    waits.start()
+    wait_until(lambda: env.value("select count(*) from nocturne.task where input::text in ('18', '19')") >= 2,
+               5, 'those of other sessions are accepted')
+    assert not slow
+    holder.run('commit')
+    waits.join()
+    rows = slow[0].ok(202).json['tasks']
+    assert all('task_id' in r for r in rows), rows
+    player.play(first)
+    for r in rows:
+        player.play(r['task_id'])
 
 
 # ---- get, list, wait ----
@@ -732,7 +845,7 @@ def test_preflights_and_methods():
     assert 'Idempotency-Key' in r.header('Access-Control-Allow-Headers')
     assert env.http.request('OPTIONS', '*').status == 204
     env.http.request('OPTIONS', '/nowhere').problem(404)
-    for method, path, allow in (('DELETE', '/v1/tasks', 'GET, HEAD, OPTIONS'),
+    for method, path, allow in (('DELETE', '/v1/tasks', 'GET, HEAD, POST, OPTIONS'),
                                 ('GET', '/v1/agents/a/tasks', 'POST, OPTIONS'),
                                 ('POST', '/v1/agents', 'GET, HEAD, PUT, OPTIONS'),
                                 ('PATCH', '/healthz', 'GET, HEAD, OPTIONS')):

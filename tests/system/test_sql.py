@@ -120,6 +120,10 @@ ARGUMENTS = {
     'task_peek': ":l, 'default'",
     'task_list': "'default', null, null, null, null, 20",
     'task_submit': "'f1', '\"x\"', 's7', null, null, 5, null, null, null, 'key', null, 'default', null",
+    'task_submit_many': "array['f1', 'f2'], array['1', '2'], array['s9', null], array[null, null]::uuid[],"
+                        " array[null, null], array[5, 5], array[null, null], array[null, null]::int[],"
+                        " array[null, null], array['new', null], array[null, null], array[null, null],"
+                        " 'default'",
     'task_sweep': 'array[:d, :l]::uuid[]',
     'turn_append': "1, array[:l]::uuid[], array[:e], array[21], array[1], array[0], array[E'x\\n']",
     'turn_artifact': "1, array[:l]::uuid[], array[:e], array['n'], array['{}']",

@@ -603,6 +603,23 @@ static void json_finds_the_text_of_a_member(void **state)
     }
 }
 
+static void json_finds_elements_in_text(void **state)
+{
+    const char *at = " [ 1.50 ,\"],[\" , {\"a\":[1,2]},[] ] ,9", *start;
+    static const char *const values[] = {"1.50", "\"],[\"", "{\"a\":[1,2]}", "[]"};
+    const char *empty = "[ ]";
+    size_t len;
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(values); i++) {
+        assert_true(json_element_span(&at, &start, &len));
+        assert_int_equal(len, strlen(values[i]));
+        assert_memory_equal(start, values[i], len);
+    }
+    assert_false(json_element_span(&at, &start, &len));
+    assert_false(json_element_span(&empty, &start, &len));
+}
+
 static void json_writes_commas_where_they_are_due(void **state)
 {
     BUF_AUTO(b, 1000);
@@ -942,6 +959,7 @@ int main(void)
         cmocka_unit_test(json_survives_deep_nesting),
         cmocka_unit_test(json_readers_name_the_key),
         cmocka_unit_test(json_finds_the_text_of_a_member),
+        cmocka_unit_test(json_finds_elements_in_text),
         cmocka_unit_test(json_writes_commas_where_they_are_due),
         cmocka_unit_test(json_begins_afresh_behind_a_line_end_or_a_blank),
         cmocka_unit_test(json_escapes_and_cleans_strings),

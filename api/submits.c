@@ -1,0 +1,209 @@
+/*
+ * Each lane:
+ *
+ *   LANE_FREE ---> LANE_SENDING ---> LANE_FREE
+ *
+ * LANE_FREE     nothing; `kick` fills it when something waits
+ * LANE_SENDING  task_submit_many.sql. What it leaves out, and all of it when the server refuses it,
+ *               goes again one by one (task_submit.sql): it was rolled back, or never tried. When
+ *               the connection is lost nobody knows, and every client is told so
+ *
+ * Two lanes, so that one batch is committed while the next one runs. What comes while both are
+ * busy waits; with little to do a submit goes alone and at once.
+ */
+#include "submits.h"
+
+#include "clock.h"
+#include "mem.h"
+#include "store_submit.h"
+
+#include <stdlib.h>
+
+#define LANES           2
+#define BATCH_MIN       4 /* fewer go each by itself: the big statement costs as much as four */
+#define BATCH_MAX       1000
+#define BATCH_MAX_BYTES (4 << 20)
+
+enum lane_state {
+    LANE_FREE,    /* nothing */
+    LANE_SENDING, /* store_submits_send() */
+};
+
+struct lane {
+    enum lane_state state;
+    struct submits *submits;
+    struct store_submits batch;
+    struct list members; /* struct submit.node, as they were put */
+};
+
+struct submits {
+    struct api *api;
+    struct list waiting; /* struct submit.node */
+    int nwaiting;
+    uv_timer_t kick;
+    struct lane lanes[LANES];
+};
+
+static void on_kick(uv_timer_t *timer);
+
+static void lane_enter(struct lane *lane, enum lane_state state)
+{
+    lane->state = state;
+}
+
+static struct submit *submit_of(struct list *node)
+{
+    return container_of(node, struct submit, node);
+}
+
+/* Runs once the loop has read what else has come. */
+static void submits_kick(struct submits *s)
+{
+    if (!uv_is_active((uv_handle_t *)&s->kick))
+        uv_timer_start(&s->kick, on_kick, 0, 0);
+}
+
+/* ---- by itself ---- */
+
+static void on_alone(void *owner, PGresult *res, const struct err *err)
+{
+    struct submit *submit = owner;
+    struct accepted_row row;
+    struct err bad = *err;
+
+    if (bad.code != ERR_OK || store_read_accepted(res, &row, &bad) < 0)
+        submit->done(submit->owner, NULL, &bad, submit->call.sqlstate);
+    else
+        submit->done(submit->owner, &row, &bad, "");
+}
+
+static void submit_alone(struct submit *submit)
+{
+    list_remove(&submit->node);
+    store_task_submit(pgpool_pick(submit->submits->api->pool), &submit->call, &submit->row,
+                      on_alone, submit);
+}
+
+/* ---- together ---- */
+
+static void fail_all(struct list *members, const struct err *err)
+{
+    while (!list_is_empty(members)) {
+        struct submit *submit = submit_of(members->next);
+
+        list_remove(&submit->node);
+        submit->done(submit->owner, NULL, err, "");
+    }
+}
+
+/* Answer those that were accepted; rows come in any order. */
+static void lane_answer(struct lane *lane, PGresult *res)
+{
+    struct submit **members = xcalloc((size_t)lane->batch.rows, sizeof(*members));
+    struct accepted_row row;
+    struct err ok = {0};
+    int n = 0;
+
+    list_foreach (node, &lane->members)
+        members[n++] = submit_of(node);
+    for (int i = 0; i < store_rows(res); i++) {
+        struct submit *submit = members[store_read_submitted(res, i, &row)];
+
+        list_remove(&submit->node);
+        submit->done(submit->owner, &row, &ok, "");
+    }
+    free(members);
+}
+
+static void on_lane(void *owner, PGresult *res, const struct err *err)
+{
+    struct lane *lane = owner;
+    struct submits *s = lane->submits;
+
+    if (err->code == ERR_OK)
+        lane_answer(lane, res);
+    else if (!*lane->batch.call.sqlstate)
+        fail_all(&lane->members, err);
+    while (!list_is_empty(&lane->members))
+        submit_alone(submit_of(lane->members.next));
+    lane_enter(lane, LANE_FREE);
+    if (s->nwaiting > 0)
+        submits_kick(s);
+}
+
+/* The time-out counts from when the oldest came: a client is to be answered in time. */
+static void lane_send(struct lane *lane)
+{
+    struct submits *s = lane->submits;
+    uint64_t age_ms = clock_mono_ms() - submit_of(s->waiting.next)->since_ms;
+
+    store_submits_reset(&lane->batch);
+    while (!list_is_empty(&s->waiting) && lane->batch.rows < BATCH_MAX &&
+           lane->batch.bytes < BATCH_MAX_BYTES) {
+        struct submit *submit = submit_of(s->waiting.next);
+
+        list_remove(&submit->node);
+        list_append(&lane->members, &submit->node);
+        s->nwaiting--;
+        store_submits_put(&lane->batch, &submit->row);
+    }
+    lane_enter(lane, LANE_SENDING);
+    store_submits_send(pgpool_pick(s->api->pool), &lane->batch,
+                       age_ms < STORE_TASK_MS ? STORE_TASK_MS - age_ms : 1, on_lane, lane);
+}
+
+static void on_kick(uv_timer_t *timer)
+{
+    struct submits *s = container_of(timer, struct submits, kick);
+
+    if (s->nwaiting < BATCH_MIN) {
+        while (!list_is_empty(&s->waiting))
+            submit_alone(submit_of(s->waiting.next));
+        s->nwaiting = 0;
+        return;
+    }
+    for (int i = 0; i < LANES && s->nwaiting > 0; i++)
+        if (s->lanes[i].state == LANE_FREE)
+            lane_send(&s->lanes[i]);
+}
+
+void submits_put(struct submits *s, struct submit *submit, submit_done_fn *done, void *owner)
+{
+    submit->submits = s;
+    submit->done = done;
+    submit->owner = owner;
+    submit->since_ms = clock_mono_ms();
+    list_append(&s->waiting, &submit->node);
+    s->nwaiting++;
+    submits_kick(s);
+}
+
+struct submits *submits_new(struct api *api)
+{
+    struct submits *s = xcalloc(1, sizeof(*s));
+
+    s->api = api;
+    list_init(&s->waiting);
+    uv_timer_init(&api->loop.uv, &s->kick);
+    for (int i = 0; i < LANES; i++) {
+        s->lanes[i].submits = s;
+        list_init(&s->lanes[i].members);
+        store_submits_init(&s->lanes[i].batch);
+    }
+    return s;
+}
+
+static void on_closed(uv_handle_t *handle)
+{
+    struct submits *s = container_of((uv_timer_t *)handle, struct submits, kick);
+
+    for (int i = 0; i < LANES; i++)
+        store_submits_release(&s->lanes[i].batch);
+    free(s);
+}
+
+void submits_close(struct submits *s)
+{
+    if (s)
+        uv_close((uv_handle_t *)&s->kick, on_closed);
+}

@@ -1,0 +1,28 @@
+/*
+ * task_submit_many.sql: the submits of many clients, or of one that brings many, in one statement.
+ */
+#pragma once
+
+#include "store_task.h"
+
+#define STORE_SUBMIT_COLUMNS 12
+
+struct store_submits {
+    struct pg_call call;
+    struct pg_array columns[STORE_SUBMIT_COLUMNS];
+    int rows;
+    size_t bytes; /* of the texts added */
+};
+
+void store_submits_init(struct store_submits *s);
+void store_submits_release(struct store_submits *s);
+void store_submits_reset(struct store_submits *s);
+
+void store_submits_put(struct store_submits *s, const struct submit_row *row);
+
+/* Send it; nothing of `s` may be touched until `done`. It must not be empty. */
+void store_submits_send(struct pg *pg, struct store_submits *s, uint64_t timeout_ms,
+                        pg_done_fn *done, void *owner);
+
+/* Row `at` of the result: which one was accepted, counted from 0 as they were put. */
+int store_read_submitted(PGresult *res, int at, struct accepted_row *ret_row);
