@@ -106,6 +106,8 @@ system: ## the system tests alone
 	@tests/run.sh system
 fault: all fakes ## the whole fault matrix on the release build: half an hour, writes tests/fault/README.md
 	@BUILD=$(abspath $(BUILD)) tests/fault/run.py
+modes: ## all system tests without hints, and through PgBouncer
+	@tests/run.sh modes
 lint: ## layering, banned functions
 	@tests/lint.sh
 format: ## clang-format everything
@@ -128,5 +130,5 @@ clean: ## remove build/
 	rm -rf build
 
 .SECONDARY:
-.PHONY: help packages deps all units fakes benches test unit system fault lint format tidy san demo dev bench install clean
+.PHONY: help packages deps all units fakes benches test unit system modes fault lint format tidy san demo dev bench install clean
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Build under the sanitizers and run the tests: tests/run.sh [all|lint|unit|system|fault|wire] [NAME...]
+# Build under the sanitizers and run the tests: tests/run.sh [all|lint|unit|system|modes|fault|wire] [NAME...]
 # The last line is `N passed, N failed`. BUILD=build/san; NAME... go to tests/system/run.py or tests/fault/run.py.
 set -u
 cd "$(dirname "$0")/.." || exit 2
@@ -14,7 +14,7 @@ trap 'rm -rf "$tmp"' EXIT
 trap 'exit 2' INT TERM
 exec </dev/null
 
-case $what in all | lint | unit | system | fault | wire) ;; *) sed -n '2,3s/^# //p' "$0"; exit 2 ;; esac
+case $what in all | lint | unit | system | modes | fault | wire) ;; *) sed -n '2,3s/^# //p' "$0"; exit 2 ;; esac
 runs() { [ "$what" = all ] || [ "$what" = "$1" ]; }
 outcome() { # outcome NAME STATUS: one test
     if [ "$2" = 0 ]; then
@@ -63,6 +63,19 @@ elif [ "$what" != lint ]; then
     if runs system; then
         tests/system/run.py "$@" | tee "$tmp/system"
         total "$tmp/system" tests/system
+    fi
+    if runs modes; then
+        for mode in poll pgbouncer; do # of `all`, what tells most; `modes` runs everything
+            case $what-$mode in
+            all-poll) names='test_end_to_end test_turn_sessions test_rolling test_api' ;;
+            all-*) names='test_end_to_end test_turn_tools test_crash test_api' ;;
+            *) names=$* ;;
+            esac
+            echo "mode $mode"
+            # shellcheck disable=SC2086 # names of tests have no spaces
+            NOCTURNE_TEST_MODE=$mode tests/system/run.py $names | tee "$tmp/$mode"
+            total "$tmp/$mode" "tests/system in the mode $mode"
+        done
     fi
     if runs fault; then
         tests/fault/test_check.py | tee "$tmp/check"
