@@ -414,7 +414,8 @@ static void pg_check_pool(struct pg *pg, const PGresult *res)
     bool pooled = strtol(PQgetvalue(res, 0, 3), NULL, 10) != PQbackendPID(pg->conn);
 
     if (pooled && !pg->pooled && pg->prepare)
-        log_line(LOG_INFO, "", "connected through a pool: statements are not prepared");
+        log_line(LOG_INFO, "",
+                 "connected through a pool: statements are not prepared, hints may not come");
     pg->pooled = pooled;
 }
 
