@@ -15,7 +15,7 @@ NO_HINTS = {'hints': 'off', 'notify': 'off'}
 
 def direct(env, **settings):
     """Settings for a daemon that is connected to PostgreSQL itself."""
-    return {'database': env.cluster.conninfo(env.db), 'prepare': 'on', **settings}
+    return {'database': env.cluster.conninfo(env.db), 'prepare': 'on', 'notify': 'on', **settings}
 
 
 def started_after(env, task_ids):
