@@ -89,7 +89,8 @@ $(BUILD)/tests/fake/%: $(BUILD)/obj/tests/fake/%.o $(BUILD)/lib.a
 	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) $(BUILD)/lib.a $(LDLIBS)
 $(BUILD)/tests/bench/%: $(BUILD)/obj/tests/bench/%.o $(BUILD)/lib.a
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) $(BUILD)/lib.a $(LDLIBS)
+$(BUILD)/tests/bench/load: $(call objs,tests/bench/load/*.c)
 $(BUILD)/tests/fake/modelsim $(BUILD)/tests/unit/test_modelsim: $(call objs,tests/fake/sim/*.c)
 $(BUILD)/obj/tests/unit/test_modelsim.o: CPPFLAGS += -Itests/fake
 $(BUILD)/tests/unit/test_genkit: $(call objs,api/wire/genkit_frame.c api/wire/genkit_input.c)
@@ -121,8 +122,9 @@ demo: packages ## one detached turn before your eyes, and one aborted
 	@tests/demo.sh
 dev: all ## run everything in this terminal with the agents of examples/agents
 	$(BUILD)/bin/nocturne dev --agents examples/agents
-bench: all fakes benches ## measure; prints JSON
-	@BUILD=$(abspath $(BUILD)) tests/bench/bench.py
+bench: deps all fakes benches ## measure beside the peers; QUICK=1 in 3 minutes
+	@docker/deps.sh redis-tools
+	@BUILD=$(abspath $(BUILD)) tests/bench/run $(if $(QUICK),--quick)
 install: all ## install the programs into PREFIX/bin
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin

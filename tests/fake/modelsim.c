@@ -5,8 +5,9 @@
  * the same script with the same bytes (tests/wire/modelsim.sh).
  *
  * Extensions of ours, not in the other one:
- *   stamp <N> tokens [<D>ms]  as `stream`, but each token is the wall clock in microseconds and a
- *                             space, so that a reader can tell how old a token is (benches only)
+ *   stamp <N> tokens [<D>ms [<B> bytes]]  as `stream`, but each token is the wall clock in
+ *                             microseconds and a space, so that a reader can tell how old a token
+ *                             is (benches only); with B, dots behind it make it so long, up to 80
  *   GET /__sim/stats          {"open":N,"requests":N,"tokens":N}
  *
  *   sim/script  text -> actions          sim/chat    what a script may ask about its conversation

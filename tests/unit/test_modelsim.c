@@ -125,6 +125,17 @@ static void echoes_what_is_no_script(void **state)
     script_release(&script);
 }
 
+static void reads_the_width_of_stamps(void **state)
+{
+    struct script script;
+
+    (void)state;
+    assert_int_equal(only_step("stamp 3 tokens 5ms 60 bytes", &script, 0)->width, 60);
+    script_release(&script);
+    assert_int_equal(only_step("stamp 3 tokens 5ms", &script, 0)->width, 0);
+    script_release(&script);
+}
+
 static void splits_at_then_outside_of_brackets_only(void **state)
 {
     struct script script;
@@ -379,6 +390,7 @@ int main(void)
         cmocka_unit_test(splits_text_into_words_with_their_space),
         cmocka_unit_test(cuts_arguments_by_utf16_units),
         cmocka_unit_test(echoes_what_is_no_script),
+        cmocka_unit_test(reads_the_width_of_stamps),
         cmocka_unit_test(splits_at_then_outside_of_brackets_only),
         cmocka_unit_test(reads_several_calls_of_one_action),
         cmocka_unit_test(steps_end_at_calls_and_the_last_one_stays),

@@ -31,6 +31,7 @@
 #define MAX_QUEUED_BYTES (256 * 1024)        /* above it the client has to read first */
 #define FLUSH_BYTES      ((size_t)64 * 1024)
 #define FRAMES_PER_TURN  2000 /* then other answers go on */
+#define STAMP_BYTES      17   /* of a stamp and its space */
 #define BIG_BYTES        4096
 #define ARGUMENT_UNITS   8
 #define DROP_DELAY_MS    5 /* so that what was written before the cut arrives */
@@ -355,11 +356,13 @@ static void next_word(struct reply *reply, struct source *source)
 
 static void next_numbered(struct reply *reply, struct source *source)
 {
-    char text[40];
-    int len;
+    static const char dots[] = "................................................................";
+    char text[40 + sizeof(dots)];
+    double width = source->action->width; /* may be anything, NaN included */
+    int len, pad = width > STAMP_BYTES && width <= 80 ? (int)width - STAMP_BYTES : 0;
 
     if (source->action->op == ACTION_STAMP)
-        len = snprintf(text, sizeof(text), "%" PRId64 " ", clock_wall_us());
+        len = snprintf(text, sizeof(text), "%" PRId64 " %.*s", clock_wall_us(), pad, dots);
     else
         len = snprintf(text, sizeof(text), "%stok%" PRIu64, source->i ? " " : "", source->i);
     put_token(reply, (struct span){text, (size_t)len});

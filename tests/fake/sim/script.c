@@ -189,6 +189,12 @@ static int parse_tokens(struct action *action, struct span rest, struct err *err
     return 0;
 }
 
+static int parse_stamp(struct action *action, struct span rest, struct err *err)
+{
+    action->width = number_at(rest, 3, 0);
+    return parse_tokens(action, rest, err);
+}
+
 static int parse_repeat(struct action *action, struct span rest, struct err *err)
 {
     (void)err;
@@ -358,7 +364,7 @@ static const struct verb {
 } verbs[] = {
     {"say",       ACTION_SAY,     parse_text     },
     {"stream",    ACTION_STREAM,  parse_tokens   },
-    {"stamp",     ACTION_STAMP,   parse_tokens   },
+    {"stamp",     ACTION_STAMP,   parse_stamp    },
     {"call",      ACTION_CALL,    parse_call     },
     {"badargs",   ACTION_CALL,    parse_badargs  },
     {"reason",    ACTION_REASON,  parse_text     },

@@ -41,6 +41,7 @@ struct action {
     bool is_loop;      /* a call made again on every step */
     bool is_counted;   /* a failure of the first `count` tries only */
     char *text;        /* what to say; the name of a gate, the reason of a finish, the needle */
+    double width;      /* of a stamp's token, at most 80 bytes; 0: the stamp's own */
     double count;      /* tokens, bytes, tries, prompt tokens */
     double completion; /* usage: completion tokens */
     double status;
