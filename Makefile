@@ -123,7 +123,7 @@ demo: packages ## one detached turn before your eyes, and one aborted
 dev: all ## run everything in this terminal with the agents of examples/agents
 	$(BUILD)/bin/nocturne dev --agents examples/agents
 bench: deps all fakes benches ## measure beside the peers; QUICK=1 in 3 minutes
-	@docker/deps.sh redis-tools
+	@docker/deps.sh redis-tools; command -v npm >/dev/null || docker/deps.sh nodejs npm
 	@BUILD=$(abspath $(BUILD)) tests/bench/run $(if $(QUICK),--quick)
 install: all ## install the programs into PREFIX/bin
 	install -d $(DESTDIR)$(PREFIX)/bin
