@@ -95,6 +95,10 @@ $(BUILD)/tests/fake/modelsim $(BUILD)/tests/unit/test_modelsim: $(call objs,test
 $(BUILD)/obj/tests/unit/test_modelsim.o: CPPFLAGS += -Itests/fake
 $(BUILD)/tests/unit/test_genkit: $(call objs,api/wire/genkit_frame.c api/wire/genkit_input.c)
 $(BUILD)/obj/tests/unit/test_genkit.o: CPPFLAGS += -Iapi
+# No sanitizers: it looks at millions of states.
+$(BUILD)/tests/model: $(wildcard tests/model/*.c) tests/model/model.h
+	@mkdir -p $(@D)
+	$(CC) -std=gnu11 -O2 -g $(WARN) -o $@ $(filter %.c,$^)
 units: $(UNITS)
 fakes: $(FAKES)
 benches: $(BENCHES)
@@ -109,6 +113,8 @@ fault: all fakes ## the whole fault matrix on the release build: half an hour, w
 	@BUILD=$(abspath $(BUILD)) tests/fault/run.py
 modes: ## all system tests without hints, and through PgBouncer
 	@tests/run.sh modes
+model: $(BUILD)/tests/model ## look at every state of the claim protocol: minutes
+	$(BUILD)/tests/model all
 lint: ## layering, banned functions
 	@tests/lint.sh
 format: ## clang-format everything

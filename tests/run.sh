@@ -1,5 +1,5 @@
 #!/bin/sh
-# Build under the sanitizers and run the tests: tests/run.sh [all|lint|unit|system|modes|fault|wire] [NAME...]
+# Build under the sanitizers and run the tests: tests/run.sh [all|lint|unit|model|system|modes|fault|wire] [NAME...]
 # The last line is `N passed, N failed`. BUILD=build/san; NAME... go to tests/system/run.py or tests/fault/run.py.
 set -u
 cd "$(dirname "$0")/.." || exit 2
@@ -14,7 +14,7 @@ trap 'rm -rf "$tmp"' EXIT
 trap 'exit 2' INT TERM
 exec </dev/null
 
-case $what in all | lint | unit | system | modes | fault | wire) ;; *) sed -n '2,3s/^# //p' "$0"; exit 2 ;; esac
+case $what in all | lint | unit | model | system | modes | fault | wire) ;; *) sed -n '2,3s/^# //p' "$0"; exit 2 ;; esac
 runs() { [ "$what" = all ] || [ "$what" = "$1" ]; }
 outcome() { # outcome NAME STATUS: one test
     if [ "$2" = 0 ]; then
@@ -59,6 +59,12 @@ elif [ "$what" != lint ]; then
             echo "unit $name: ${good:-0} passed, ${bad:-0} failed"
             [ "${bad:-0}" = 0 ] || grep -v '^\[ *\(RUN\|OK\)' "$tmp/unit"
         done
+    fi
+    if runs model; then
+        make -s BUILD="$BUILD" "$BUILD/tests/model"
+        tests/model/run.sh "$BUILD/tests/model" >"$tmp/model" 2>&1
+        cat "$tmp/model"
+        total "$tmp/model" tests/model
     fi
     if runs system; then
         tests/system/run.py "$@" | tee "$tmp/system"

@@ -404,6 +404,23 @@ def test_a_claim_in_flight_and_death_do_not_cross():
     env.abort(task)
 
 
+def test_a_worker_that_leaves_strands_no_lease_of_a_claim_under_way():
+    task = submit('leaving')
+    session, worker = worker_session()
+    session.run('begin')  # a connection that the worker has given up
+    assert [t for t, _ in claim(session, worker)] == [task]
+    other = prepare(env.psql(), 'worker_leave')
+    other.send('execute worker_leave(%d)' % worker)
+    other.wait_blocked()
+    session.run('commit')
+    other.result()
+    assert env.sql('select state from nocturne.worker where worker_id = %d' % worker) == [
+        {'state': 'dead'}]
+    assert env.value('select nocturne.rescue(10)') == 1
+    assert status(task) == 'queued'
+    env.abort(task)
+
+
 def one_running(session_id):
     task = submit(session_id)
     session, worker = worker_session()
