@@ -257,6 +257,20 @@ void calls_from_message(struct turn *turn, const cJSON *message)
     }
 }
 
+void call_restart(struct call *call)
+{
+    struct err err;
+    JSON_AUTO(why) = json_parse(call->interrupt, strlen(call->interrupt), &err);
+    const char *key = json_str_or(why, "idempotency_key", "");
+
+    if (*key && strlen(key) < sizeof(call->key))
+        snprintf(call->key, sizeof(call->key), "%s", key);
+    call->status = CALL_NEW;
+    call->restarted = true;
+    free(call->interrupt);
+    call->interrupt = NULL;
+}
+
 void calls_free(struct turn *turn)
 {
     for (int i = 0; i < turn->ncalls; i++) {
@@ -314,6 +328,19 @@ static void settle(struct call *call, bool unknown)
     flush_put(turn->env->flusher, &turn->out, false);
 }
 
+/* Whoever answers can look the key up where the tool has its effect; and should the call be made
+ * again, it is made under the same one. */
+static void ask_unknown(struct call *call)
+{
+    BUF_AUTO(why, 256);
+
+    (void)json_open(&why, '{');
+    (void)json_put_member_raw(&why, "unknown_outcome", "true");
+    (void)json_put_member_str(&why, "idempotency_key", call->key);
+    (void)json_close(&why, '}');
+    call_interrupt(call, why.data);
+}
+
 void calls_judge_unknown(struct turn *turn, struct call *call)
 {
     bool replaying = turn->replaying;
@@ -329,7 +356,7 @@ void calls_judge_unknown(struct turn *turn, struct call *call)
     case TOOL_UNKNOWN_ASK:
         /* settled before its event: should we die before the end, it is asked anew */
         record_settle(&turn->out.now, turn->step, call->idx, "unknown", "null", turn->seq);
-        call_interrupt(call, "{\"unknown_outcome\":true}");
+        ask_unknown(call);
         break;
     case TOOL_UNKNOWN_FAIL:
         call_fail(call, "OUTCOME_UNKNOWN",

@@ -189,11 +189,8 @@ static int take_restarts(struct turn *turn, const cJSON *restarts, struct err *e
         if (!turn_is_same_input(call, json_get(answer, "input")))
             return err_set(err, ERR_INVALID, "call \"%.60s\" was made with another input",
                            call->ref);
-        call->status = CALL_NEW;
         call->resumed = !cJSON_IsFalse(json_get(answer, "resumed"));
-        call->restarted = true;
-        free(call->interrupt);
-        call->interrupt = NULL;
+        call_restart(call);
     }
     for (int i = 0; i < turn->ncalls; i++) {
         struct call *call = &turn->calls[i];

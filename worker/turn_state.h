@@ -147,6 +147,7 @@ bool turn_is_same_input(const struct call *call, const cJSON *input); /* NULL: n
 /* ---- turn_calls.c ---- */
 void calls_from_message(struct turn *turn, const cJSON *message);
 void calls_prepare(struct turn *turn, struct call *call);
+void call_restart(struct call *call); /* what it asked is answered by making it again */
 /* A call whose worker died, or that was canceled when its worker left: did it happen? Its tool's
  * policy says what is done about it. */
 void calls_judge_unknown(struct turn *turn, struct call *call);

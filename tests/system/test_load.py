@@ -232,7 +232,8 @@ def check_unknown(env, name, task_id, row):
     if name == 'ask':
         assert task['finish_reason'] == 'interrupted', task
         interrupt, = task['interrupts']
-        assert interrupt['name'] == 'slow' and interrupt['metadata'] == {'unknown_outcome': True}
+        assert interrupt['name'] == 'slow' and interrupt['metadata'] == {
+            'unknown_outcome': True, 'idempotency_key': task_id + '/2/1'}, interrupt
     elif name == 'fail':
         results = dict(fakes.tool_results(fakes.state(env, task_id)['messages']))
         assert results['slow']['error']['code'] == 'OUTCOME_UNKNOWN', results
