@@ -210,9 +210,7 @@ static void on_void(void *owner, const char *why)
     turn_event_end(turn);
 }
 
-/* Providers leave usage out of streams that are cut, some of all: then it is estimated from
- * bytes, four to a token, and marked. */
-static void add_usage(struct turn *turn, const struct answer *answer)
+void turn_add_usage(struct turn *turn, const struct answer *answer)
 {
     int64_t in = answer->input_tokens, out = answer->output_tokens;
 
@@ -254,7 +252,7 @@ static void turn_take_answer(struct turn *turn)
     BUF_AUTO(usage, 128);
     struct err err;
 
-    add_usage(turn, answer);
+    turn_add_usage(turn, answer);
     turn_put_answer(turn, answer, true, &message);
     emit_step_ended(turn, answer, message.data);
     turn->kept_seq = turn->seq;

@@ -361,11 +361,12 @@ static char *keep_partial(struct turn *turn)
             calls_put_tool_message(turn, "ABORTED", "the turn was aborted");
         return asked;
     }
-    if (turn->state != TURN_ASKING || (answer->text.len == 0 && answer->reasoning.len == 0))
+    if (turn->state != TURN_ASKING)
         return NULL;
-    turn->input_tokens += (int64_t)(turn->model.request.len / 4);
-    turn->output_tokens += (int64_t)((answer->bytes + 3) / 4);
-    turn->estimated = true;
+    if (turn->model.cut || answer->bytes > 0 || answer->has_usage)
+        turn_add_usage(turn, answer);
+    if (answer->text.len == 0 && answer->reasoning.len == 0)
+        return NULL;
     turn_put_answer(turn, answer, false, &message);
     turn_add_message(turn, message.data);
     return buf_detach(&message);

@@ -123,6 +123,9 @@ bool turn_is_told(const struct turn *turn); /* asked from outside to stop */
 void turn_when_open(struct turn *turn, void (*next)(struct turn *turn));
 void turn_pause(struct turn *turn, bool paused); /* the reading of what streams */
 void turn_dropped(struct turn *turn);            /* an operation of a lost turn has called back */
+/* Providers leave usage out of streams that are cut, some of all: then it is estimated from
+ * bytes, four to a token, and marked. */
+void turn_add_usage(struct turn *turn, const struct answer *answer);
 
 /* ---- turn_event.c ---- */
 struct buf *turn_event(struct turn *turn, const char *type); /* add members, then: */

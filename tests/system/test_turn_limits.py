@@ -345,6 +345,19 @@ def test_an_abort_in_a_tool_kills_it_and_answers_its_call_in_the_history():
 def test_an_abort_before_the_first_byte():
     task = abort_when('hang', 'a', lambda e: of_type(e, 'step.started'))
     assert 'output' not in task or task['output']['text'] == '', task
+    assert task['usage']['estimated'] and task['usage']['input_tokens'] > 0, task
+    assert task['usage']['output_tokens'] == 0, task
+
+
+def test_an_abort_while_the_model_asks_for_a_tool_settles_what_it_said():
+    server = fakes.RawServer()
+    asks = fakes.frame({'tool_calls': [{'index': 0, 'id': 'c', 'function': {
+        'name': 'log', 'arguments': '{"x":"' + 'y' * 400}}]})
+    server.scripts['asks'] = [lambda conn: (conn.sendall(fakes.head() + asks), conn.recv(1))]
+    env.llm_agent('asks', model={'provider': 'openai', 'base_url': server.url('asks'), 'name': 'm'})
+    task = abort_when('x', 'asks', lambda e: of_type(e, 'tool_call.delta'))
+    server.close()
+    assert task['usage']['estimated'] and task['usage']['output_tokens'] > 0, task
 
 
 def test_an_abort_of_what_waits_is_at_once():
@@ -371,7 +384,9 @@ def test_an_abort_while_the_attempt_waits_for_its_retry():
 
 
 def test_an_abort_while_the_model_call_waits_for_its_retry():
-    abort_when('ratelimit 5 after 30 then say x', 'patient', lambda e: of_type(e, 'step.started'))
+    task = abort_when('ratelimit 5 after 30 then say x', 'patient',
+                      lambda e: of_type(e, 'step.started'))
+    assert 'usage' not in task, task
 
 
 def test_a_session_goes_on_after_an_abort():

@@ -167,8 +167,10 @@ static void model_decide(struct model_call *m)
         return;
     }
     m->env->stats->model_retries++;
-    if (m->answer.bytes > 0)
+    if (m->answer.bytes > 0) {
         m->cbs.on_void(m->cbs.owner, m->error.code);
+        answer_reset(&m->answer);
+    }
     model_enter(m, MODEL_PAUSING);
     delay_start(m->env->delays, &m->delay, wait_ms, on_paused, m);
 }
@@ -187,6 +189,7 @@ static void on_http_done(void *owner, const struct err *err)
     } else {
         judge_stream(m);
     }
+    m->cut = m->canceled && (m->http.status == 0 || m->http.status == 200);
     http_call_release(&m->http);
     model_decide(m);
 }

@@ -55,6 +55,7 @@ struct model_call {
     struct buf error_body;
     bool ended, failed, told; /* [DONE] came; `error` is set; a delta was told */
     bool canceled, paused;
+    bool cut; /* canceled while the model was at work, as far as we know: it is paid for */
     unsigned tries;
     uint64_t started_us;
 };
