@@ -28,7 +28,7 @@ class PgProxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def conninfo(self):
-        return self.env.conninfo.replace(self.env.cluster.folder, self.folder)
+        return self.env.cluster.conninfo(self.env.db).replace(self.env.cluster.folder, self.folder)
 
     @property
     def hole(self):

@@ -1,5 +1,6 @@
 """Workers whose session ends: the dead are found in seconds, the living keep their leases. Default
-settings, because their margins are what is tested."""
+settings, because their margins are what is tested; workers that hear hints on a connection of their own,
+also in the modes where others do not."""
 import time
 
 import cluster
@@ -14,19 +15,20 @@ SESSION = 'nocturne-worker-hints'
 class Setting:
     """A turn that runs on `first` and would go on on `second`."""
 
-    def __init__(self, env, database=None, pools=False, proxied=True):
+    def __init__(self, env, pools=False, proxied=True):
         self.env = env
         self.proxy = PgProxy(env, pools) if proxied else None
         env.modelsim()
         self.scheduler = env.scheduler()
         env.llm_agent('a')
-        more = {'database': self.proxy.conninfo()} if proxied else {}
-        self.first = env.worker(**more)
+        direct = {'hints': 'on', 'prepare': 'on', 'database': env.cluster.conninfo(env.db)}
+        proxied = {'database': self.proxy.conninfo()} if proxied else {}
+        self.first = env.worker(**{**direct, **proxied})
         self.task_id = env.submit('a', LONG)
         self.worker = wait_until(self.runs_on, 10, 'the turn runs')
         if not pools:
             wait_until(self.session, 10, 'the session is recorded')
-        self.second = env.worker()
+        self.second = env.worker(**direct)
         time.sleep(1)  # the leader has looked
 
     def runs_on(self):
@@ -52,7 +54,6 @@ class Setting:
         assert 'is dead' not in self.scheduler.log(), self.scheduler.tail()
         assert self.runs_on() == self.worker, self.first.tail()
         assert self.env.value("select count(*) from nocturne.attempt") == 0
-        assert 'suspended' not in self.first.log(), self.first.tail()
 
     def end(self):
         self.env.abort(self.task_id)
@@ -86,6 +87,7 @@ def test_a_session_that_is_cut_again_and_again_costs_no_lease():
             time.sleep(0.2)
         assert len(sessions) > 10, sessions
         s.check_undisturbed()
+        assert 'suspended' not in s.first.log(), s.first.tail()
         s.end()
 
 
@@ -136,6 +138,9 @@ def test_a_worker_that_cannot_come_back_is_dead_although_it_lives():
         s.proxy.refuses = True
         s.proxy.cut()
         assert 1.5 < s.wait_takeover(time.monotonic(), 12) < 6
+        dead = s.scheduler.wait_log(r'ts=(\S+) .*this worker is dead').group(1)
+        suspended = s.first.wait_log(r'ts=(\S+) .*is suspended').group(1)
+        assert suspended < dead, 'it knows when it may be declared dead'
         s.proxy.refuses = False
         s.first.wait_log('registered as worker (?!%d\\b)' % s.worker)
         s.end()
