@@ -25,7 +25,9 @@ static void on_version(void *owner, PGresult *res, const struct err *err)
         return;
     }
     version = store_read_version(res);
-    if (version >= wanted)
+    if (!store_read_writable(res))
+        reply_fault(r, FAULT_UNAVAILABLE, "the database takes no writes");
+    else if (version >= wanted)
         reply_json(r, 200, body, sizeof(body) - 1);
     else
         reply_fault(r, FAULT_UNAVAILABLE,

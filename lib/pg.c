@@ -17,7 +17,12 @@
  * A failure in any state costs the calls in flight (their effect is unknown) and, while there is
  * no connection, those whose time runs out; the others wait for the next connection.
  * `tick` looks for calls that are past their deadline; one in flight takes the connection along,
- * because nothing can be said of what the server does with it.
+ * because nothing can be said of what the server does with it. So does a server that has become
+ * read only: libpq looks for one that is not then.
+ *
+ * When the server has been away for LONG_MS, only one connection of the process tries as often as
+ * LONG_RETRY_MS allows, the others a quarter as often, and those follow when it has found the way:
+ * 100 workers with three each are 50 attempts a second, and a server that starts is not stormed.
  */
 #include "pg.h"
 
@@ -27,6 +32,7 @@
 #include "log.h"
 #include "mem.h"
 #include "migrations.h" /* generated */
+#include "pg_fault.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -38,6 +44,10 @@
 #define PREPARE_TIMEOUT_MS 10000
 #define RETRY_BASE_MS      50
 #define RETRY_CAP_MS       1000
+#define LONG_MS            5000
+#define LONG_RETRY_MS      4000
+#define OTHERS_RETRY       4
+#define FOLLOW_MS          200
 #define TICK_MS            100
 #define MAX_IN_FLIGHT      64
 
@@ -57,8 +67,12 @@ struct pg_watch {
     struct pg *pg; /* NULL once dropped */
 };
 
+static struct list everyone = {&everyone, &everyone}; /* struct pg.peer; a process has one loop */
+
 struct pg {
     enum pg_state state;
+    struct list peer;
+    uint64_t down_ms; /* when it was lost, or made */
     char *conninfo, *name;
     PGconn *conn;
     struct pg_watch *watch;
@@ -75,10 +89,14 @@ struct pg {
     bool prepare;       /* statements once a connection; off: each is parsed when it is sent */
     bool pooled;        /* as if that were off: the session is not ours alone */
     bool stale;         /* what was prepared is gone, or no longer what it was */
+    bool read_only;     /* the server takes no writes any more */
     struct err err;     /* of the oldest call in flight */
     char trouble[200];
     bool listening, listen_pending;
     struct pg_call listen_call;
+#ifdef TEST_HOOKS
+    bool test_lose; /* the next answer */
+#endif
     void (*on_notify)(void *owner, const char *payload);
     void (*on_up)(void *owner);
     void *listen_owner;
@@ -88,15 +106,51 @@ static void on_timer(uv_timer_t *timer);
 static void on_socket(uv_poll_t *poll, int status, int events);
 static void pg_drop(struct pg *pg, enum err_code code, const char *why);
 
+static struct pg *peer_of(struct list *node)
+{
+    return container_of(node, struct pg, peer);
+}
+
+/* The first of those that are not up goes ahead. */
+static bool is_first(const struct pg *pg)
+{
+    list_foreach (node, &everyone)
+        if (peer_of(node)->state != PG_UP)
+            return peer_of(node) == pg;
+    return true;
+}
+
+static uint64_t retry_ms(const struct pg *pg)
+{
+    uint64_t cap_ms = pg->retry_cap_ms;
+
+    if (clock_mono_ms() - pg->down_ms > LONG_MS)
+        cap_ms = is_first(pg) ? LONG_RETRY_MS : LONG_RETRY_MS * OTHERS_RETRY;
+    return backoff_ms(pg->failures, RETRY_BASE_MS, cap_ms, id_random32());
+}
+
+/* One has found the way. */
+static void pg_follow(void)
+{
+    list_foreach (node, &everyone) {
+        struct pg *pg = peer_of(node);
+        uint64_t ms = id_random32() % FOLLOW_MS;
+
+        if (pg->state == PG_DOWN && uv_timer_get_due_in(&pg->timer) > ms)
+            uv_timer_start(&pg->timer, on_timer, ms, 0);
+    }
+}
+
 static void pg_enter(struct pg *pg, enum pg_state state)
 {
+    if (pg->state == PG_UP)
+        pg->down_ms = clock_mono_ms();
     pg->state = state;
     uv_timer_stop(&pg->timer);
     switch (state) {
     case PG_DOWN:
         pg->failures++;
-        uv_timer_start(&pg->timer, on_timer,
-                       backoff_ms(pg->failures, RETRY_BASE_MS, pg->retry_cap_ms, id_random32()), 0);
+        uv_timer_start(&pg->timer, on_timer, retry_ms(pg), 0);
         break;
     case PG_CONNECTING:
         uv_timer_start(&pg->timer, on_timer, CONNECT_TIMEOUT_MS, 0);
@@ -108,6 +162,7 @@ static void pg_enter(struct pg *pg, enum pg_state state)
     case PG_UP:
         pg->failures = 0;
         pg->trouble[0] = '\0';
+        pg_follow();
         uv_timer_start(&pg->timer, on_timer, 0, 0);
         break;
     case PG_CLOSED:
@@ -212,53 +267,11 @@ static void pg_drop(struct pg *pg, enum err_code code, const char *why)
     pg_fail_all(pg, &pg->sent, &err);
 }
 
-/* What a SQLSTATE means to the caller. */
-static enum err_code err_code_of(const char *sqlstate)
-{
-    static const struct {
-        const char *prefix;
-        enum err_code code;
-    } codes[] = {
-        {"NT400", ERR_INVALID    },
-        {"NT404", ERR_NOT_FOUND  },
-        {"NT",    ERR_CONFLICT   },
-        {"23",    ERR_CONFLICT   },
-        {"22",    ERR_INVALID    },
-        {"40",    ERR_UNAVAILABLE}, /* deadlock, serialization: try again */
-        {"08",    ERR_UNAVAILABLE},
-        {"0A",    ERR_UNAVAILABLE}, /* the two of is_stale() */
-        {"26",    ERR_UNAVAILABLE},
-        {"25006", ERR_UNAVAILABLE}, /* read only: a standby, for now */
-        {"53",    ERR_UNAVAILABLE},
-        {"55",    ERR_UNAVAILABLE},
-        {"57",    ERR_UNAVAILABLE},
-        {"58",    ERR_UNAVAILABLE},
-    };
-
-    for (size_t i = 0; i < sizeof(codes) / sizeof(*codes); i++)
-        if (!strncmp(sqlstate, codes[i].prefix, strlen(codes[i].prefix)))
-            return codes[i].code;
-    return ERR_BUG;
-}
-
 /* "cached plan must not change result type", after a migration; "prepared statement does not
  * exist", after DISCARD ALL or behind a pool of connections. */
 static bool is_stale(const char *sqlstate)
 {
     return !strcmp(sqlstate, "0A000") || !strcmp(sqlstate, "26000");
-}
-
-void pg_result_err(struct err *err, const PGresult *res, char *ret_sqlstate)
-{
-    const char *sqlstate = PQresultErrorField(res, PG_DIAG_SQLSTATE);
-    const char *message = PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY);
-
-    snprintf(ret_sqlstate, 6, "%s", sqlstate ? sqlstate : "08000");
-    if (!strncmp(ret_sqlstate, "NT", 2))
-        err_set(err, err_code_of(ret_sqlstate), "%.230s", message ? message : "");
-    else
-        err_set(err, err_code_of(ret_sqlstate), "postgres: %.200s (%s)",
-                message ? message : PQresultErrorMessage(res), ret_sqlstate);
 }
 
 /* Push out what libpq has buffered and wait for what comes next. */
@@ -280,6 +293,12 @@ static int pg_send_statement(struct pg *pg, const struct pg_call *c)
 {
     const struct sql_text *sql = &sql_texts[c->stmt];
 
+#ifdef TEST_HOOKS
+    const char *instead = pg_fault_text(c->stmt, &pg->test_lose);
+
+    if (instead)
+        return PQsendQueryParams(pg->conn, instead, 0, NULL, NULL, NULL, NULL, 0);
+#endif
     if (pg_prepares(pg))
         return PQsendQueryPrepared(pg->conn, sql->name, c->nparams, c->params, c->lengths,
                                    c->formats, 0);
@@ -344,6 +363,7 @@ static void pg_keep_result(struct pg *pg, PGresult *res)
         if (status != PGRES_PIPELINE_ABORTED && pg->err.code == ERR_OK)
             pg_result_err(&pg->err, res, call->sqlstate);
         pg->stale = pg->stale || is_stale(call->sqlstate);
+        pg->read_only = pg->read_only || !strcmp(call->sqlstate, "25006");
         PQclear(res);
     }
     pg->got_result = true;
@@ -354,9 +374,18 @@ static void pg_take(struct pg *pg, PGresult *res)
 {
     if (PQresultStatus(res) == PGRES_PIPELINE_SYNC) {
         PQclear(res);
+#ifdef TEST_HOOKS
+        if (pg->test_lose) {
+            pg->test_lose = false;
+            pg_drop(pg, ERR_UNAVAILABLE, "the answer was lost");
+            return;
+        }
+#endif
         pg_finish_oldest(pg);
         if (pg->stale && pg->state == PG_UP)
             pg_drop(pg, ERR_UNAVAILABLE, "the statements are to be prepared anew");
+        else if (pg->read_only && pg->state == PG_UP)
+            pg_drop(pg, ERR_UNAVAILABLE, "the server has become read only");
     } else if (pg->at) {
         pg_keep_result(pg, res);
     } else {
@@ -518,7 +547,7 @@ static void pg_check(struct pg *pg)
     const char *const params[] = {NOCTURNE_VERSION};
 
     PQsetnonblocking(pg->conn, 1);
-    pg->stale = false;
+    pg->stale = pg->read_only = false;
     pg_enter(pg, PG_CHECKING);
     if (!PQenterPipelineMode(pg->conn) ||
         !PQsendQueryParams(pg->conn, sql_texts[SQL_SCHEMA_CHECK].text, 1, NULL, params, NULL, NULL,
@@ -545,11 +574,16 @@ static void pg_poll_connect(struct pg *pg)
 
 static PGconn *start_connecting(const char *conninfo, const char *name)
 {
-    /* Half-open connections are found by the kernel within seconds, not hours. */
-    const char *const keys[] = {"dbname",           "fallback_application_name",
-                                "keepalives_idle",  "keepalives_interval",
-                                "tcp_user_timeout", NULL};
-    const char *const values[] = {conninfo, name, "10", "5", "10000", NULL};
+    /* Half-open connections are found by the kernel within 5 s, not hours. */
+    const char *const keys[] = {"dbname",
+                                "fallback_application_name",
+                                "target_session_attrs",
+                                "keepalives_idle",
+                                "keepalives_interval",
+                                "keepalives_count",
+                                "tcp_user_timeout",
+                                NULL};
+    const char *const values[] = {conninfo, name, "read-write", "3", "1", "2", "5000", NULL};
     PGconn *conn = PQconnectStartParams(keys, values, 1);
 
     if (!conn)
@@ -608,28 +642,30 @@ static void on_timer(uv_timer_t *timer)
 }
 
 /* Calls have different time-outs, so each is looked at; there are never many. */
+static struct pg_call *first_overdue(struct list *calls, uint64_t now_ms)
+{
+    list_foreach (n, calls) {
+        struct pg_call *call = container_of(n, struct pg_call, node);
+
+        if (call->deadline_ms <= now_ms)
+            return call;
+    }
+    return NULL;
+}
+
 static void on_tick(uv_timer_t *tick)
 {
     struct pg *pg = tick->data;
     uint64_t now_ms = clock_mono_ms();
+    struct pg_call *call;
     struct err err;
 
-    list_foreach (n, &pg->sent) {
-        if (container_of(n, struct pg_call, node)->deadline_ms <= now_ms) {
-            pg_drop(pg, ERR_TIMEOUT, "no answer in time");
-            break;
-        }
-    }
+    if (first_overdue(&pg->sent, now_ms))
+        pg_drop(pg, ERR_TIMEOUT, "no answer in time");
     err_set(&err, ERR_UNAVAILABLE, "postgres: no connection in time%s%s", *pg->trouble ? ": " : "",
             pg->trouble);
-    list_foreach_safe (n, &pg->queue) {
-        struct pg_call *call = container_of(n, struct pg_call, node);
-
-        if (call->deadline_ms <= now_ms) {
-            pg_answer(pg, call, &err);
-            break; /* the list may have changed; the next tick sees to the rest */
-        }
-    }
+    while ((call = first_overdue(&pg->queue, now_ms))) /* an answer may change the list */
+        pg_answer(pg, call, &err);
 }
 
 struct pg *pg_new(uv_loop_t *loop, const char *conninfo, const char *name, bool prepare)
@@ -639,6 +675,8 @@ struct pg *pg_new(uv_loop_t *loop, const char *conninfo, const char *name, bool 
     pg->conninfo = xstrdup(conninfo);
     pg->name = xstrdup(name);
     pg->retry_cap_ms = RETRY_CAP_MS;
+    pg->down_ms = clock_mono_ms();
+    list_append(&everyone, &pg->peer);
     pg->prepare = prepare;
     list_init(&pg->queue);
     list_init(&pg->sent);
@@ -669,6 +707,7 @@ void pg_close(struct pg *pg)
     if (!pg)
         return;
     err_set(&err, ERR_CANCELED, "postgres: connection closed");
+    list_remove(&pg->peer);
     pg_unwatch(pg);
     PQfinish(pg->conn);
     pg->conn = NULL;

@@ -54,7 +54,7 @@ struct pg_call {
  * `conninfo` is a URL or a keyword string for libpq; `name` shows in pg_stat_activity. A host
  * name is looked up while the loop waits: give an address or a socket folder. `prepare` off, or a
  * pool of connections between: each statement is parsed when it is sent, and the session holds
- * nothing.
+ * nothing. Only a server that takes writes will do: a standby is as good as away.
  */
 struct pg *pg_new(uv_loop_t *loop, const char *conninfo, const char *name, bool prepare);
 void pg_close(struct pg *pg); /* fails what is left with ERR_CANCELED, then frees */
@@ -72,7 +72,7 @@ void pg_call_also(struct pg_call *call, struct pg_call *next);
 void pg_exec(struct pg *pg, struct pg_call *call, uint64_t timeout_ms, pg_done_fn *done,
              void *owner);
 
-/* While the server is away, try again after `ms` at the most (1 s). */
+/* When the server goes away, try again after `ms` at the most (1 s). Later on: see pg.c. */
 void pg_retry_within(struct pg *pg, uint64_t ms);
 
 bool pg_is_up(const struct pg *pg);

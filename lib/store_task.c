@@ -299,3 +299,8 @@ int64_t store_read_version(PGresult *res)
 {
     return PQntuples(res) ? column_int(res, 0, 0) : 0;
 }
+
+bool store_read_writable(PGresult *res)
+{
+    return PQntuples(res) && column_bool(res, 0, 1);
+}

@@ -135,3 +135,4 @@ void store_read_stats(PGresult *res, struct stats_row *ret_row);
 /* health_ready.sql; the newest migration, 0 when there is none. */
 void store_health_ready(struct pg *pg, struct pg_call *call, pg_done_fn *done, void *owner);
 int64_t store_read_version(PGresult *res);
+bool store_read_writable(PGresult *res);

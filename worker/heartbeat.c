@@ -31,7 +31,7 @@
 
 #define RETRY_MS   200
 #define LOOK_MS    100
-#define CUT_OFF_MS 1500 /* below the 2 s for which scheduler/vanish.c must miss a session */
+#define CUT_OFF_MS 1900 /* below the 2 s for which scheduler/vanish.c must miss a session */
 
 enum beat_state {
     BEAT_REGISTERING, /* store_worker_register() */

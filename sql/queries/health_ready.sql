@@ -1,2 +1,2 @@
--- Is the database there, and which schema does it have?
-select max(version) from nocturne.migration;
+-- Which schema does the database have, and does it take writes?
+select max(version), current_setting('transaction_read_only') = 'off' from nocturne.migration;

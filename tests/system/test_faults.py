@@ -382,3 +382,23 @@ def test_a_database_that_hangs_and_answers_late():
         own.close()
     finally:
         database.close()
+
+
+def test_a_flush_that_waits_for_a_table_does_not_hold_up_the_heartbeat():
+    """The flush has its worker's row locked for share meanwhile, and the beat is an update of it."""
+    with harness.Env() as own:
+        own.sim = env.sim
+        own.scheduler(worker_ttl='6s')
+        own.llm_agent('a')
+        worker = own.worker(beat_every='1s', beat_ttl='6s')
+        task_id = own.submit('a', 'stream 250 tokens 50ms')
+        wait_until(lambda: own.stored_events(task_id), 10, 'its first events')
+        lock = own.psql()
+        lock.run('begin')
+        lock.run('lock table nocturne.chunk in exclusive mode')
+        time.sleep(9)  # longer than the time to live
+        lock.run('commit')
+        task = own.wait_task(task_id, 30, 'completed')
+        assert [a['outcome'] for a in task['attempts']] == ['completed'], task
+        assert 'suspended' not in worker.log() and 'fences' not in worker.log(), worker.tail()
+        own.check_invariants()
