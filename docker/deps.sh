@@ -5,7 +5,7 @@ set -eu
 
 packages='gcc make pkg-config libc6-dev libuv1-dev libpq-dev libcurl4-openssl-dev libcjson-dev
 libssl-dev node-llhttp libwslay-dev libcmocka-dev postgresql-15 pgbouncer python3 curl clang clang-format
-clang-tidy libclang-rt-14-dev procps iproute2 valgrind'" $*"
+clang-tidy libclang-rt-14-dev procps iproute2 valgrind faketime'" $*"
 
 if ! command -v dpkg-query >/dev/null 2>&1; then
     echo 'This is not a Debian system. Install what these packages offer (PostgreSQL 15 or newer):' >&2

@@ -173,7 +173,8 @@ def outputs(h):
         told = row['output'].get('text')
         if task in expected and told != expected[task]:
             yield 'wrong output', '%s: %r, not %r' % (task, told, expected[task])
-        if task in h.stored and told is not None and text_of(h.stored[task]) != told:
+        asked = any(e['type'] == 'step.started' for e in h.stored.get(task, ()))  # a model
+        if asked and told is not None and text_of(h.stored[task]) != told:
             yield 'reset missing', '%s: the stream says %r, the output %r' % (
                 task, text_of(h.stored[task])[-200:], told[-200:])
 

@@ -119,6 +119,8 @@ class Load:
         self.loop.run_forever()
 
     def close(self):
+        if self.stopping:
+            return
         self.stopping = True
 
         async def stop():
@@ -145,8 +147,53 @@ class Load:
 
         return asyncio.run_coroutine_threadsafe(run(), self.loop)
 
-    def open_turns(self):
-        return [t for t in self.turns if t.status is None]
+    def keep_busy(self, width, make):
+        """Have `width` turns under way, each a make(n), until the returned function is called; it
+        waits for the end of those that are."""
+        stop, count = threading.Event(), itertools.count()
+
+        async def one():
+            while not stop.is_set():
+                turn = make(next(count))
+                self.turns.append(turn)
+                await self._client(turn)
+
+        async def all_():
+            await asyncio.gather(*(one() for _ in range(width)))
+
+        future = asyncio.run_coroutine_threadsafe(all_(), self.loop)
+
+        def end(seconds=90):
+            stop.set()
+            future.result(seconds)
+        return end
+
+    def ask(self, requests, width):
+        """[(method, path, body)] all at once, `width` at a time; [(started, seconds, status)], where
+        status is None when nothing came."""
+        answers = [None] * len(requests)
+        rest = iter(range(len(requests)))
+
+        async def one():
+            for i in rest:
+                method, path, body = requests[i]
+                started, status = time.time(), None
+                try:
+                    status, _, _ = await request(self._api(), method, path, body)
+                except FAILURES:
+                    pass
+                answers[i] = (started, time.time() - started, status)
+
+        async def all_():
+            await asyncio.gather(*(one() for _ in range(width)))
+
+        asyncio.run_coroutine_threadsafe(all_(), self.loop).result(300)
+        return answers
+
+    def rate(self, start, end):
+        """Turns that ended per second in that time."""
+        return sum(t.ended_at is not None and start <= t.ended_at < end
+                   for t in self.turns) / (end - start)
 
     # ---- one turn ----
 
@@ -219,8 +266,9 @@ class Load:
         while not sub.finished:
             patience = self.random.uniform(0.1, 2) if way == 'cutter' else None
             await sub.follow(self._api(), patience)
-            if not sub.finished:
-                await asyncio.sleep(0 if patience else ASK_AGAIN * self.random.uniform(0.2, 1))
+            if not sub.finished and not patience:
+                await asyncio.sleep(ASK_AGAIN * self.random.uniform(0.05, 1) if len(self.apis) == 1
+                                    else ASK_AGAIN * self.random.uniform(0, 0.3))
 
     # ---- tools ----
 

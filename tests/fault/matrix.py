@@ -73,9 +73,8 @@ class Figures:
             return
         for name, share, target in (('p50', 0.5, p50), ('p99', 0.99, p99)):
             value = percentile(samples, share)
-            self.time('%s %s' % (what if name == 'p50' else '', name), value,
-                      math.inf if target is None else target)
-        self.shown[-2:] = ['%s,%s (n = %d)' % (self.shown[-2], self.shown[-1], len(samples))]
+            self.time('%s %s' % (what, name), value, math.inf if target is None else target)
+        self.shown[-1] += ' (n = %d)' % len(samples)
 
     def judge(self, stage):
         history = stage.judge()
@@ -90,7 +89,7 @@ def number(n):
 def spoken(seconds):
     if seconds == math.inf:
         return 'never'
-    return '%.0f ms' % (seconds * 1000) if seconds < 1 else '%.1f s' % seconds
+    return '%.0f ms' % (seconds * 1000) if seconds < 1 else '%.2f s' % seconds
 
 
 def percentile(samples, share):
