@@ -60,9 +60,10 @@ with me as materialized (
     insert into nocturne.snapshot (task_id, parent_id, epoch, depth, messages, custom, artifacts)
     select task_id, parent_id, epoch, depth, messages::json, custom::json, artifacts::json
     from v where messages is not null
-), c as ( -- abort() marks the lease when it writes one
+), c as ( -- abort() marks the lease when it writes one; a lease after a hand-back has no mark
     delete from nocturne.control k
-    where k.task_id = any(array(select v.task_id from v where v.aborting))
+    where k.task_id = any(array(select v.task_id from v
+                                where v.aborting or v.status in ('aborted', 'expired')))
 ), o as ( -- branches of one session may end together
     select tenant, session_id, bool_or(task_id = was) as moves,
            max(case when head then task_id::text end)::uuid as head

@@ -628,6 +628,22 @@ def test_rescue_of_a_turn_that_was_being_aborted_ends_it():
     env.abort(following)
 
 
+def test_an_abort_survives_a_hand_back_and_leaves_nothing():
+    """The worker that claims the turn next hears of the abort when it loads the turn."""
+    backs = ("turn_release({w}, array['{t}']::uuid[], array[{e}], 'w')",
+             "worker_reconcile({w}, '{{}}'::uuid[], {e})")
+    for n, back in enumerate(backs):
+        task, epoch, session, worker = one_running('hb%d' % n)
+        assert env.abort(task, 'why') == 'aborting'
+        assert session.run('execute ' + back.format(w=worker, t=task, e=epoch)) == [task]
+        (again, second), = claim(session, worker)
+        assert again == task
+        loaded = env.value("select reason from nocturne.control where task_id = '%s'" % task)
+        assert loaded == 'why', loaded
+        assert complete(session, worker, [(task, second, 'hb%d' % n)], status='aborted') == [task]
+        assert env.value('select count(*) from nocturne.control') == 0, back
+
+
 def interrupted(session_id):
     task, epoch, session, worker = one_running(session_id)
     assert complete(session, worker, [(task, epoch, session_id)], reason='interrupted') == [task]
