@@ -430,28 +430,29 @@ void task_retry(struct request *r)
 static void on_aborted(void *owner, PGresult *res, const struct err *err)
 {
     struct request *r = owner;
-    const char *before, *now;
+    struct abort_row row;
     struct err bad = *err;
     bool running;
     BUF_AUTO(out, BUF_MAX);
 
-    if (bad.code != ERR_OK || store_read_abort(res, &before, &now, &bad) < 0) {
+    if (bad.code != ERR_OK || store_read_abort(res, &row, &bad) < 0) {
         reply_err(r, &bad);
         return;
     }
-    running = strcmp(now, "aborting") == 0;
+    running = strcmp(row.now, "aborting") == 0;
     if (running) {
-        notify_put(r->api->notify, "a:*"); /* whoever runs it */
-    } else if (!before) {
+        notify_abort(r->api->notify, row.worker_id);
+    } else if (!row.before) {
         notify_task(r->api->notify, 'c', r->params[0]);
         notify_task(r->api->notify, 'd', r->params[0]);
         notify_put(r->api->notify, "r"); /* the next of its session */
     }
     json_open(&out, '{');
     json_put_member_str(&out, "task_id", r->params[0]);
-    json_put_member_str(&out, "status", now);
+    json_put_member_str(&out, "status", row.now);
     json_close(&out, '}');
-    reply_json(r, running || (!before && !strcmp(now, "aborted")) ? 202 : 200, out.data, out.len);
+    reply_json(r, running || (!row.before && !strcmp(row.now, "aborted")) ? 202 : 200, out.data,
+               out.len);
 }
 
 struct abort_body {

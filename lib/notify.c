@@ -152,6 +152,14 @@ void notify_task(struct notify *n, char kind, const char *task_id)
     notify_put(n, payload);
 }
 
+void notify_abort(struct notify *n, const char *worker_id)
+{
+    char payload[NOTIFY_MAX_BYTES + 1];
+
+    snprintf(payload, sizeof(payload), "a:%s", worker_id ? worker_id : "*");
+    notify_put(n, payload);
+}
+
 void notify_close(struct notify *n)
 {
     if (!n)

@@ -22,6 +22,9 @@ struct notify *notify_new(uv_loop_t *loop, struct pg *pg);
 void notify_put(struct notify *n, const char *payload);
 void notify_task(struct notify *n, char kind, const char *task_id); /* "c:TASK", "d:TASK" */
 
+/* An abort waits for the worker: "a:WORKER", or "a:*" for all when it is NULL, not known. */
+void notify_abort(struct notify *n, const char *worker_id);
+
 /* Send what is left and free, not before it is answered; close before `pg`. The last hints are lost
  * when `pg` is closed right after. NULL is fine. */
 void notify_close(struct notify *n);

@@ -86,12 +86,14 @@ void store_genkit_abort(struct pg *pg, struct pg_call *call, const char *agent,
     pg_exec(pg, call, STORE_TASK_MS, done, owner);
 }
 
-bool store_read_genkit_abort(PGresult *res, const char **ret_found, const char **ret_now)
+bool store_read_genkit_abort(PGresult *res, const char **ret_found, const char **ret_now,
+                             const char **ret_worker_id)
 {
     if (PQntuples(res) == 0)
         return false;
     *ret_found = PQgetvalue(res, 0, 0);
     *ret_now = PQgetvalue(res, 0, 1);
+    *ret_worker_id = column_text(res, 0, 2);
     return true;
 }
 

@@ -45,7 +45,8 @@ const char *store_read_genkit_snapshot(PGresult *res, bool *ret_settled);
 /* genkit_abort.sql. False from the reader: there is no such snapshot. */
 void store_genkit_abort(struct pg *pg, struct pg_call *call, const char *agent,
                         const char *snapshot_id, const char *reason, pg_done_fn *done, void *owner);
-bool store_read_genkit_abort(PGresult *res, const char **ret_found, const char **ret_now);
+bool store_read_genkit_abort(PGresult *res, const char **ret_found, const char **ret_now,
+                             const char **ret_worker_id);
 
 /* genkit_output.sql. ERR_BUG from the reader: the task has not ended. */
 struct genkit_output_row {

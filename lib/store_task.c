@@ -80,12 +80,15 @@ void store_task_abort(struct pg *pg, struct pg_call *call, const char *task_id, 
     pg_exec(pg, call, STORE_TASK_MS, done, owner);
 }
 
-int store_read_abort(PGresult *res, const char **ret_before, const char **ret_now, struct err *err)
+int store_read_abort(PGresult *res, struct abort_row *ret_row, struct err *err)
 {
     if (PQntuples(res) == 0)
         return no_row(err);
-    *ret_before = column_text(res, 0, 0);
-    *ret_now = PQgetvalue(res, 0, 1);
+    *ret_row = (struct abort_row){
+        .before = column_text(res, 0, 0),
+        .now = PQgetvalue(res, 0, 1),
+        .worker_id = column_text(res, 0, 2),
+    };
     return 0;
 }
 

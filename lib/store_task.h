@@ -47,10 +47,15 @@ struct accepted_row {
 int store_read_accepted(PGresult *res, struct accepted_row *ret_row, struct err *err);
 void store_read_accepted_row(PGresult *res, int at, struct accepted_row *ret_row);
 
-/* task_abort.sql. `before` is NULL when the task was not terminal. */
+/* task_abort.sql. */
+struct abort_row {
+    const char *before; /* NULL: it was not terminal */
+    const char *now;
+    const char *worker_id; /* NULL: none, or not known */
+};
 void store_task_abort(struct pg *pg, struct pg_call *call, const char *task_id, const char *reason,
                       const char *actor, pg_done_fn *done, void *owner);
-int store_read_abort(PGresult *res, const char **ret_before, const char **ret_now, struct err *err);
+int store_read_abort(PGresult *res, struct abort_row *ret_row, struct err *err);
 
 /* task_get.sql. ERR_NOT_FOUND from the reader: no such task. */
 void store_task_get(struct pg *pg, struct pg_call *call, const char *task_id, pg_done_fn *done,

@@ -92,10 +92,11 @@ static bool look_rest(struct look *look, const struct err *err)
 
 /* ---- abort ---- */
 
-static void hint_abort(struct api *api, const char *task_id, const char *found, const char *now)
+static void hint_abort(struct api *api, const char *task_id, const char *found, const char *now,
+                       const char *worker_id)
 {
     if (!strcmp(now, "aborting")) {
-        notify_put(api->notify, "a:*"); /* whoever runs it */
+        notify_abort(api->notify, worker_id);
     } else if (!strcmp(found, "pending")) {
         notify_task(api->notify, 'c', task_id);
         notify_task(api->notify, 'd', task_id);
@@ -106,7 +107,7 @@ static void hint_abort(struct api *api, const char *task_id, const char *found, 
 static void on_aborted(void *owner, PGresult *res, const struct err *err)
 {
     struct look *look = owner;
-    const char *found = NULL, *now;
+    const char *found = NULL, *now, *worker_id;
     BUF_AUTO(out, BUF_MAX);
 
     if (err->code != ERR_OK) {
@@ -115,8 +116,8 @@ static void on_aborted(void *owner, PGresult *res, const struct err *err)
     }
     (void)json_open(&out, '{');
     (void)json_put_member_str(&out, "snapshotId", look->snapshot_id);
-    if (store_read_genkit_abort(res, &found, &now)) {
-        hint_abort(look->gk->api, look->snapshot_id, found, now);
+    if (store_read_genkit_abort(res, &found, &now, &worker_id)) {
+        hint_abort(look->gk->api, look->snapshot_id, found, now, worker_id);
         (void)json_put_member_str(&out, "status", found);
     }
     (void)json_close(&out, '}');

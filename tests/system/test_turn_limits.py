@@ -389,6 +389,24 @@ def test_an_abort_while_the_model_call_waits_for_its_retry():
     assert 'usage' not in task, task
 
 
+def test_an_abort_wakes_the_worker_that_runs_the_turn_alone():
+    with harness.Env() as own:
+        own.sim = env.sim
+        own.worker()
+        own.worker()
+        own.api(notify='on')
+        own.llm_agent('a')
+        task_id = own.submit('a', 'stream 1000 tokens 50ms')
+        worker = wait_until(lambda: own.value('select max(worker_id) from nocturne.lease'), 10, 'runs')
+        listener = own.psql()
+        listener.run('listen nocturne')
+        own.abort(task_id)
+        wait_until(lambda: any('payload "a:%d"' % worker in line for line in listener.run('select 1')),
+                   5, 'a hint for its worker')
+        own.wait_task(task_id, status='aborted')
+        own.check_invariants()
+
+
 def test_a_session_goes_on_after_an_abort():
     task = abort_when('stream 1000 tokens 10ms', 'a', lambda e: fakes.text_of(e))
     after = turn('say on {{users}}', session_id=task['session_id'])
