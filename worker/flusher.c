@@ -495,13 +495,19 @@ static void on_fate(void *owner, PGresult *res, const struct err *err)
     }
     struct flush_client **sorted = sort_clients(&f->doubtful, &n);
 
-    for (int row = 0; row < store_rows(res); row++) {
-        enum turn_fate fate = store_read_fate(res, row, &task_id, &control);
-        struct flush_client *c = find_client(sorted, n, task_id);
+    struct flush_client **of_row = xcalloc((size_t)store_rows(res) + 1, sizeof(*of_row));
 
-        if (c)
-            flush_judge(f, c, fate, control);
+    for (int row = 0; row < store_rows(res); row++) {
+        (void)store_read_fate(res, row, &task_id, &control);
+        of_row[row] = find_client(sorted, n, task_id);
     }
+    for (int row = 0; row < store_rows(res); row++) { /* who is told may be gone: no search then */
+        enum turn_fate fate = store_read_fate(res, row, &task_id, &control);
+
+        if (of_row[row])
+            flush_judge(f, of_row[row], fate, control);
+    }
+    free(of_row);
     free(sorted);
     flush_done(f);
 }
