@@ -1,6 +1,6 @@
 #!/bin/sh
-# Build under the sanitizers and run the tests: tests/run.sh [all|lint|unit|model|system|modes|fault|wire] [NAME...]
-# The last line is `N passed, N failed`. BUILD=build/san; NAME... go to tests/system/run.py or tests/fault/run.py.
+# Build under the sanitizers and run the tests: tests/run.sh [all|lint|unit|model|system|modes|fault|wire|counts] [NAME...]
+# The last line is `N passed, N failed`. BUILD=build/san, counts: RELEASE=build; NAME... go to tests/system/run.py or tests/fault/run.py.
 set -u
 cd "$(dirname "$0")/.." || exit 2
 what=${1:-all}
@@ -14,7 +14,7 @@ trap 'rm -rf "$tmp"' EXIT
 trap 'exit 2' INT TERM
 exec </dev/null
 
-case $what in all | lint | unit | model | system | modes | fault | wire) ;; *) sed -n '2,3s/^# //p' "$0"; exit 2 ;; esac
+case $what in all | lint | unit | model | system | modes | fault | wire | counts) ;; *) sed -n '2,3s/^# //p' "$0"; exit 2 ;; esac
 runs() { [ "$what" = all ] || [ "$what" = "$1" ]; }
 outcome() { # outcome NAME STATUS: one test
     if [ "$2" = 0 ]; then
@@ -41,9 +41,19 @@ if runs lint; then
     tests/lint.sh
     outcome lint $?
 fi
-if [ "$what" != lint ] && ! make -s -j"$(nproc)" SAN=1 BUILD="$BUILD" all units fakes; then
+if runs counts; then
+    if make -s -j"$(nproc)" BUILD="${RELEASE:=build}" all fakes benches; then
+        BUILD=$RELEASE tests/bench/counts | tee "$tmp/counts"
+        total "$tmp/counts" tests/bench/counts
+    else
+        outcome 'release build' 1
+    fi
+fi
+if [ "$what" = lint ] || [ "$what" = counts ]; then
+    : # nothing of it needs the sanitizer build
+elif ! make -s -j"$(nproc)" SAN=1 BUILD="$BUILD" all units fakes; then
     outcome build 1
-elif [ "$what" != lint ]; then
+else
     if runs unit; then
         for source in tests/unit/test_*.c; do
             name=$(basename "$source" .c)
