@@ -14,6 +14,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct cache;   /* api/cache.h */
 struct genkit;  /* api/wire/genkit.h */
 struct hub;     /* api/hub.h */
 struct submits; /* api/submits.h */
@@ -23,6 +24,7 @@ struct api_conf {
     char *database, *listen, *cors_origin, *genkit_prefix, *log_level;
     bool hints, notify, prepare;
     int64_t pool, max_conns, max_waiters, max_subscribers, max_parked_per_peer;
+    uint64_t task_cache;                  /* bytes */
     uint64_t max_head, max_body, max_out; /* bytes */
     uint64_t head_timeout, body_timeout, idle_timeout, keep_alive, drain,
         genkit_wait; /* milliseconds */
@@ -45,6 +47,7 @@ struct api {
     struct hub *hub;
     struct submits *submits;
     struct waiters *waiters;
+    struct cache *cache; /* terminal tasks */
     struct genkit *genkit;
     struct map peers;           /* struct peer: who has parked how much */
     size_t parked[2];           /* by enum park_kind */

@@ -5,6 +5,7 @@
  * cursor, here or elsewhere), requests in hand are answered, then everything closes.
  */
 #include "api.h"
+#include "cache.h"
 #include "clock.h"
 #include "config.h"
 #include "hub.h"
@@ -41,6 +42,7 @@ static const struct config_key keys[] = {
     KEY(max_waiters, CONFIG_INT, "10000", "requests that wait for a task's end"),
     KEY(max_subscribers, CONFIG_INT, "10000", "open event streams"),
     KEY(max_parked_per_peer, CONFIG_INT, "2000", "waiting and streaming per address; 0: any"),
+    KEY(task_cache, CONFIG_BYTES, "32MiB", "of terminal tasks kept for two seconds; 0: none"),
     KEY(max_head, CONFIG_BYTES, "32KiB", "of a request's head"),
     KEY(max_body, CONFIG_BYTES, "4MiB", "of a request's body"),
     KEY(max_out, CONFIG_BYTES, "1MiB", "queued for a client that does not read"),
@@ -87,6 +89,7 @@ static void on_idle(void *owner)
     genkit_close(api->genkit);
     submits_close(api->submits);
     waiters_close(api->waiters);
+    cache_free(api->cache);
     hub_close(api->hub);
     loop_finish(&api->loop);
 }
@@ -209,6 +212,7 @@ static void api_connect(struct api *api)
     api->hub = hub_new(api);
     api->submits = submits_new(api);
     api->waiters = waiters_new(api);
+    api->cache = cache_new((size_t)api->conf.task_cache);
     api->genkit = genkit_new(api);
     if (api->conf.hints || api->conf.notify)
         api->hint_pg = pg_new(uv, api->conf.database, PROG " hints", api->conf.prepare);

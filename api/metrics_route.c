@@ -3,6 +3,7 @@
  * database is not. Numbers of workers come with their heartbeats: a flat object of numbers, and
  * histograms under "hist"; a new one shows up here by itself.
  */
+#include "cache.h"
 #include "health.h"
 
 #include "hub.h"
@@ -117,6 +118,8 @@ static void put_own(struct buf *out, const struct api *api)
     (void)metrics_put_help(out, "nocturne_submit_ms", "histogram",
                            "Milliseconds from a whole submit request to its durable commit.");
     (void)metrics_put_histogram(out, "nocturne_submit_ms", "", &api->submit_ms);
+    put(out, "nocturne_task_cache_bytes", "gauge", "Terminal tasks kept in memory.",
+        (double)cache_bytes(api->cache));
     put(out, "nocturne_pool_connections", "gauge", "Connections of the pool.",
         (double)api->conf.pool);
     put(out, "nocturne_pool_connections_up", "gauge", "Those that are up.",

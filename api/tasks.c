@@ -1,5 +1,6 @@
 #include "tasks.h"
 
+#include "cache.h"
 #include "clock.h"
 #include "fields.h"
 #include "id.h"
@@ -409,6 +410,14 @@ static const struct field retry_fields[] = {
     FIELD_END,
 };
 
+static void on_retried(void *owner, PGresult *res, const struct err *err)
+{
+    struct request *r = owner;
+
+    cache_drop(r->api->cache, r->params[0]); /* it reads `retried_by` from here on */
+    on_accepted(r, res, err);
+}
+
 void task_retry(struct request *r)
 {
     struct retry_body body = {0};
@@ -421,8 +430,8 @@ void task_retry(struct request *r)
         reply_problems(r, &problems);
         return;
     }
-    store_task_retry(pgpool_pick(r->api->pool), &r->call, r->params[0], body.fresh, key,
-                     on_accepted, r);
+    store_task_retry(pgpool_pick(r->api->pool), &r->call, r->params[0], body.fresh, key, on_retried,
+                     r);
 }
 
 /* ---- abort ---- */
@@ -488,16 +497,21 @@ static void on_got(void *owner, PGresult *res, const struct err *err)
     const char *json;
     bool terminal;
 
-    if (bad.code != ERR_OK || store_read_task(res, &json, &terminal, &bad) < 0)
+    if (bad.code != ERR_OK || store_read_task(res, &json, &terminal, &bad) < 0) {
         reply_err(r, &bad);
-    else
-        reply_json(r, 200, json, strlen(json));
+        return;
+    }
+    if (terminal)
+        cache_put(r->api->cache, r->params[0], json, strlen(json));
+    reply_json(r, 200, json, strlen(json));
 }
 
 void task_get(struct request *r)
 {
     uint64_t wait_ms = 0;
     struct err err;
+    const char *json;
+    size_t len;
 
     if (task_take_id(r) < 0)
         return;
@@ -505,7 +519,9 @@ void task_get(struct request *r)
         reply_fault(r, FAULT_INVALID_REQUEST, "%s", err.msg);
         return;
     }
-    if (wait_ms > 0)
+    if ((json = cache_get(r->api->cache, r->params[0], &len)))
+        reply_json(r, 200, json, len);
+    else if (wait_ms > 0)
         waiters_add(r->api->waiters, r, wait_ms);
     else
         store_task_get(pgpool_pick(r->api->pool), &r->call, r->params[0], on_got, r);

@@ -324,6 +324,20 @@ def test_a_finished_task_reads_as_designed():
         assert STAMP.match(task[key]), task
 
 
+def test_a_finished_task_that_was_read_is_answered_from_memory_for_two_seconds():
+    task = player.play(env.submit('a', 'cached'))
+    first = env.http.get('/v1/tasks/' + task).ok(200).text
+    env.execute("update nocturne.done set finish_reason = 'changed' where task_id = '%s'" % task)
+    assert env.http.get('/v1/tasks/' + task).ok(200).text == first
+    wait_until(lambda: '"finish_reason":"changed"' in env.http.get('/v1/tasks/' + task).text, 4,
+               'it is read anew')
+    assert metric(r'nocturne_task_cache_bytes (\d+)') > 0
+    running = env.submit('a', 'not cached')  # what has not ended is read each time
+    assert env.task(running)['status'] == 'queued'
+    env.abort(running)
+    assert env.task(running)['status'] == 'aborted'
+
+
 def test_what_is_not_there_is_404():
     for path in ('/', '/v1', '/v1/', '/v2/tasks', '/v1/tasks/', '/v1/tasks/x', '/v1/tasks/' + MISSING,
                  '/v1/tasks/%s/' % MISSING, '/v1/tasks/%s/x' % MISSING, '/v1/agents/nobody',
