@@ -18,6 +18,7 @@
 
 #include "clock.h"
 #include "frame.h"
+#include "hook.h"
 #include "id.h"
 #include "list.h"
 #include "log.h"
@@ -101,6 +102,7 @@ static void on_tick(uv_timer_t *timer);
 static void reader_enter(struct hub *hub, struct reader *reader, enum reader_state state)
 {
     reader->state = state;
+    hook_state("reader", (int)state);
     list_remove(&reader->queue);
     list_append(&hub->queues[state], &reader->queue);
     if (state == READER_DUE && !hub->fetching)

@@ -14,6 +14,7 @@
 #include "submits.h"
 
 #include "clock.h"
+#include "hook.h"
 #include "mem.h"
 #include "store_submit.h"
 
@@ -49,6 +50,7 @@ static void on_kick(uv_timer_t *timer);
 static void lane_enter(struct lane *lane, enum lane_state state)
 {
     lane->state = state;
+    hook_state("lane", (int)state);
 }
 
 static struct submit *submit_of(struct list *node)

@@ -12,6 +12,7 @@
 #include "waiters.h"
 
 #include "clock.h"
+#include "hook.h"
 #include "list.h"
 #include "mem.h"
 #include "pace.h"
@@ -69,6 +70,7 @@ static void on_poll(uv_timer_t *timer);
 static void wait_enter(struct wait *wait, enum wait_state state)
 {
     wait->state = state;
+    hook_state("wait", (int)state);
     wait->again = false;
 }
 

@@ -1,6 +1,7 @@
 /* The life of a connection: reading, queued output, deadlines, closing. See httpd_conn.h. */
 #include "httpd_conn.h"
 
+#include "hook.h"
 #include "mem.h"
 
 #include <assert.h>
@@ -37,6 +38,7 @@ void conn_enter(struct conn *c, enum conn_state state)
 {
     assert(c->state != CONN_CLOSED);
     c->state = state;
+    hook_state("conn", (int)state);
     conn_arm(c);
 }
 

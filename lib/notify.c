@@ -8,6 +8,7 @@
 #include "notify.h"
 
 #include "clock.h"
+#include "hook.h"
 #include "mem.h"
 #include "store_task.h"
 
@@ -46,6 +47,7 @@ static void on_sent(void *owner, PGresult *res, const struct err *err);
 static void notify_enter(struct notify *n, enum notify_state state)
 {
     n->state = state;
+    hook_state("notify", (int)state);
     uv_timer_stop(&n->timer);
     if (state == NOTIFY_GATHERING)
         uv_timer_start(&n->timer, on_timer, GATHER_MS, 0);

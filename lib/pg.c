@@ -28,6 +28,7 @@
 
 #include "backoff.h"
 #include "clock.h"
+#include "hook.h"
 #include "id.h"
 #include "log.h"
 #include "mem.h"
@@ -146,6 +147,7 @@ static void pg_enter(struct pg *pg, enum pg_state state)
     if (pg->state == PG_UP)
         pg->down_ms = clock_mono_ms();
     pg->state = state;
+    hook_state("pg", (int)state);
     uv_timer_stop(&pg->timer);
     switch (state) {
     case PG_DOWN:

@@ -14,6 +14,7 @@
  * them. What such an orphan does to the world is why the tool ledger has an outcome `unknown`.
  */
 #include "process.h"
+#include "hook.h"
 
 #include "clock.h"
 
@@ -36,6 +37,7 @@ enum process_state {
 static void process_enter(struct process *p, enum process_state state)
 {
     p->state = (int)state;
+    hook_state("process", (int)state);
 }
 
 static void on_closed(uv_handle_t *handle)

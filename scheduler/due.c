@@ -14,6 +14,7 @@
  */
 #include "due.h"
 
+#include "hook.h"
 #include "log.h"
 #include "mem.h"
 #include "store_plan.h"
@@ -46,6 +47,7 @@ static void on_timer(uv_timer_t *timer);
 static void due_enter(struct due *due, enum due_state state, uint64_t sleep_ms)
 {
     due->state = state;
+    hook_state("due", (int)state);
     if (state == DUE_SLEEPING)
         uv_timer_start(&due->timer, on_timer, sleep_ms, 0);
     else

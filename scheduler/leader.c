@@ -15,6 +15,7 @@
 #include "leader.h"
 
 #include "clock.h"
+#include "hook.h"
 #include "log.h"
 #include "mem.h"
 #include "store_plan.h"
@@ -58,6 +59,7 @@ static void leader_enter(struct leader *leader, enum leader_state state)
     uint64_t since_ms;
 
     leader->state = state;
+    hook_state("leader", (int)state);
     uv_timer_stop(&leader->timer);
     if (state == LEADER_WAITING) {
         since_ms = clock_mono_ms() - leader->asked_ms;

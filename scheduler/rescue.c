@@ -25,6 +25,7 @@
 #include "rescue.h"
 
 #include "clock.h"
+#include "hook.h"
 #include "log.h"
 #include "mem.h"
 #include "store_plan.h"
@@ -61,6 +62,7 @@ static void rescue_leases(struct rescue *rescue);
 static void rescue_enter(struct rescue *rescue, enum rescue_state state)
 {
     rescue->state = state;
+    hook_state("rescue", (int)state);
     if (state == RESCUE_SLEEPING)
         uv_timer_start(&rescue->timer, on_timer, rescue->every_ms, 0);
     else

@@ -17,6 +17,7 @@
 #include "retain.h"
 
 #include "clock.h"
+#include "hook.h"
 #include "log.h"
 #include "mem.h"
 #include "store_plan.h"
@@ -61,6 +62,7 @@ static uint64_t rest_ms(const struct retain *retain)
 static void retain_enter(struct retain *retain, enum retain_state state)
 {
     retain->state = state;
+    hook_state("retain", (int)state);
     if (state == RETAIN_SLEEPING)
         uv_timer_start(&retain->timer, on_timer, rest_ms(retain), 0);
     else

@@ -23,6 +23,7 @@
 #include "vanish.h"
 
 #include "clock.h"
+#include "hook.h"
 #include "log.h"
 #include "mem.h"
 #include "store_plan.h"
@@ -69,6 +70,7 @@ static void on_timer(uv_timer_t *timer);
 static void vanish_enter(struct vanish *v, enum vanish_state state)
 {
     v->state = state;
+    hook_state("vanish", (int)state);
     if (state == VANISH_SLEEPING)
         uv_timer_start(&v->timer, on_timer, EVERY_MS, 0);
     else

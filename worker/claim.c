@@ -14,6 +14,7 @@
 #include "claim.h"
 
 #include "clock.h"
+#include "hook.h"
 #include "id.h"
 #include "log.h"
 #include "mem.h"
@@ -61,6 +62,7 @@ static void on_poll(uv_timer_t *timer);
 static void claim_enter(struct claim *c, enum claim_state state)
 {
     c->state = state;
+    hook_state("claim", (int)state);
 }
 
 static void claim_rest(struct claim *c)

@@ -21,6 +21,7 @@
 
 #include "backoff.h"
 #include "clock.h"
+#include "hook.h"
 #include "log.h"
 #include "mem.h"
 
@@ -81,6 +82,7 @@ static void on_fate(void *owner, PGresult *res, const struct err *err);
 static void flush_enter(struct flusher *f, enum flush_state state)
 {
     f->state = state;
+    hook_state("flush", (int)state);
     if (state != FLUSH_WAITING && state != FLUSH_BACKOFF)
         uv_timer_stop(&f->timer);
 }

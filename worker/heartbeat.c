@@ -23,6 +23,7 @@
 #include "heartbeat.h"
 
 #include "clock.h"
+#include "hook.h"
 #include "log.h"
 #include "mem.h"
 
@@ -63,6 +64,7 @@ static void on_timer(uv_timer_t *timer);
 static void beat_enter(struct heartbeat *hb, enum beat_state state)
 {
     hb->state = state;
+    hook_state("beat", (int)state);
 }
 
 static void rest(struct heartbeat *hb, uint64_t ms)

@@ -11,6 +11,7 @@
  */
 #include "presence.h"
 
+#include "hook.h"
 #include "log.h"
 #include "mem.h"
 #include "store_turn.h"
@@ -35,6 +36,7 @@ struct presence {
 static void presence_enter(struct presence *p, enum presence_state state)
 {
     p->state = state;
+    hook_state("presence", (int)state);
 }
 
 static void on_recorded(void *owner, PGresult *res, const struct err *err)

@@ -17,6 +17,7 @@
 #include "flusher.h"
 #include "gate.h"
 #include "heartbeat.h"
+#include "hook.h"
 #include "http.h"
 #include "json.h"
 #include "log.h"
@@ -80,6 +81,7 @@ static void worker_check(struct worker *w);
 static void worker_enter(struct worker *w, enum worker_state state)
 {
     w->state = state;
+    hook_state("worker", (int)state);
 }
 
 /* ---- turns ---- */

@@ -7,6 +7,7 @@
 #include "wire/genkit.h"
 
 #include "clock.h"
+#include "hook.h"
 #include "hub.h"
 #include "id.h"
 #include "mem.h"
@@ -52,6 +53,7 @@ static void look_read(struct look *look);
 static void look_enter(struct look *look, enum look_state state)
 {
     look->state = state;
+    hook_state("look", (int)state);
 }
 
 static struct request *look_free(struct look *look)

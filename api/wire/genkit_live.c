@@ -12,6 +12,7 @@
 
 #include "clock.h"
 #include "delay.h"
+#include "hook.h"
 #include "id.h"
 #include "list.h"
 #include "log.h"
@@ -47,6 +48,7 @@ struct genkit_lives {
 static void live_enter(struct genkit_live *live, enum live_state state)
 {
     live->state = state;
+    hook_state("live", (int)state);
 }
 
 static void live_free(struct genkit_live *live)

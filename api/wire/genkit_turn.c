@@ -16,6 +16,7 @@
  * Genkit's client spins for ever on a clean early end. If this process dies the turn goes on, and
  * its stream can be joined again through any other one.
  */
+#include "hook.h"
 #include "hub.h"
 #include "id.h"
 #include "mem.h"
@@ -61,6 +62,7 @@ struct run {
 static void run_enter(struct run *run, enum run_state state)
 {
     run->state = state;
+    hook_state("run", (int)state);
 }
 
 /* Forget it; its request is the caller's. */

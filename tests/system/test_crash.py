@@ -4,9 +4,11 @@ import collections
 import os
 import shutil
 import signal
+import threading
 
 import fakes
 import harness
+from crash import crash_env, states
 from fakes import QUICK, lines_of, logging_tool, quick_scheduler
 
 
@@ -21,9 +23,9 @@ def teardown():
 
 def crash(env, state):
     """A worker that dies when a turn enters the state."""
-    worker = env.worker(wait=False, env={'TEST_CRASH_AT': 'turn.' + state}, **QUICK)
+    worker = env.worker(wait=False, env=crash_env('worker', 'turn.' + state), **QUICK)
     worker.killed = True
-    assert worker.wait(20) == -signal.SIGABRT, worker.tail()
+    assert worker.wait(20) == -signal.SIGKILL, worker.tail()
 
 
 def test_a_turn_that_kills_its_workers_is_quarantined():
@@ -66,36 +68,34 @@ def crash_and_finish(state, agent='a', asked=(1, 1)):
         env.check_invariants()
 
 
-def test_a_crash_in_fetching():
-    crash_and_finish('fetching')
+# Model calls of each step that are paid, by the state in which the first worker dies.
+STATES = {
+    'fetching': {}, 'parked': {}, 'asking': {}, 'calling': {}, 'ended': {},
+    'saving': {'asked': (2, 1)},  # its answer was not durable yet
+    'ending': {'asked': (1, 2)},
+    'working': {'agent': 'p'},
+}
 
 
-def test_a_crash_in_parked():
-    crash_and_finish('parked')
+def test_a_crash_in_every_state_of_a_turn_costs_what_was_not_durable():
+    idle = {'turn.dropping', 'turn.suspended'}  # they do nothing: test_crash_worker
+    names = {name for name in states('worker')[0] if name.startswith('turn.')}
+    assert names - idle == {'turn.' + state for state in STATES}, names
+    threads, problems = [], []
 
-
-def test_a_crash_in_asking():
-    crash_and_finish('asking')
-
-
-def test_a_crash_in_saving():
-    crash_and_finish('saving', asked=(2, 1))  # its answer was not durable yet
-
-
-def test_a_crash_in_calling():
-    crash_and_finish('calling')
-
-
-def test_a_crash_in_working():
-    crash_and_finish('working', 'p')
-
-
-def test_a_crash_in_ending():
-    crash_and_finish('ending', asked=(1, 2))
-
-
-def test_a_crash_in_ended():
-    crash_and_finish('ended')
+    def run(state, more):
+        try:
+            crash_and_finish(state, **more)
+        except Exception as e:
+            problems.append('%s: %s' % (state, e))
+    for state, more in STATES.items():
+        threads.append(threading.Thread(target=run, args=(state, more)))
+    for i in range(0, len(threads), 2):
+        for thread in threads[i:i + 2]:
+            thread.start()
+        for thread in threads[i:i + 2]:
+            thread.join()
+    assert not problems, '\n'.join(problems)
 
 
 # ---- what a turn had done before ----

@@ -16,6 +16,7 @@
 
 #include "backoff.h"
 #include "clock.h"
+#include "hook.h"
 #include "id.h"
 #include "mem.h"
 
@@ -44,6 +45,7 @@ static void model_try(struct model_call *m);
 static void model_enter(struct model_call *m, enum model_state state)
 {
     m->state = (int)state;
+    hook_state("model", (int)state);
 }
 
 static void model_end(struct model_call *m)

@@ -10,6 +10,7 @@
  */
 #include "tool.h"
 
+#include "hook.h"
 #include "json.h"
 #include "log.h"
 #include "mem.h"
@@ -33,6 +34,7 @@ enum tool_state {
 static void tool_enter(struct tool_run *run, enum tool_state state)
 {
     run->state = (int)state;
+    hook_state("tool", (int)state);
 }
 
 static void tool_fail(struct tool_run *run, const char *code, const char *message,

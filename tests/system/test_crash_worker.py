@@ -1,0 +1,123 @@
+"""A worker dies on entering each state of each of its flows; see crash.py."""
+import shutil
+import time
+
+import crash
+import fakes
+import harness
+
+SCRIPT = 'call log {} and call post {} then wait 200ms then say done {{tool}}'
+
+
+def setup():
+    global folder
+    folder = fakes.folder()
+
+
+def teardown():
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def work(matrix):
+    if matrix.open_tasks() >= 12:
+        return
+    n = len(matrix.tasks)
+    matrix.submit('a', SCRIPT, watch=n % 3 == 0, session_id='s%d' % (n % 5))
+    matrix.submit(('p', 'h', 'e', 'slow')[n % 4], 'call hang {} then say x' if n % 4 == 3 else 'hi')
+    matrix.submit('a', 'ratelimit 2 then say later %d' % n)
+
+
+# ---- what the workload alone does not reach ----
+
+def is_registered(matrix, process):
+    return matrix.env.value("select count(*) from nocturne.worker where name = '%s'"
+                            " and state = 'live'" % name_of(process))
+
+
+def name_of(process):
+    return process.argv[process.argv.index('--name') + 1]
+
+
+def end(matrix, process):
+    if is_registered(matrix, process):
+        process.term()
+
+
+def stall(_matrix, process):
+    """Longer than it may write without an answer, not so long that it is declared dead."""
+    process.stop()
+    time.sleep(0.7)
+    process.cont()
+
+
+def stall_to_death(_matrix, process):
+    process.stop()
+    time.sleep(1.5)
+    process.cont()
+
+
+def hold_row(matrix, process):
+    """Its beats find no answer for a while, and what it runs comes to its next call."""
+    ids = [matrix.submit('a', 'ratelimit 5 then say %d' % len(matrix.tasks)) for _ in range(8)]
+    ids += [matrix.submit('a', SCRIPT) for _ in range(4)]
+    harness.wait_until(lambda: not process.alive or matrix.env.value(
+        "select count(*) >= 6 from nocturne.lease l"
+        " join nocturne.worker w using (worker_id) where w.name = '%s' and l.task_id in ('%s')"
+        % (name_of(process), "','".join(ids))), 10, 'turns of the worker that is to be held')
+    lock(matrix, "select 1 from nocturne.worker where name = '%s' for update" % name_of(process), 1.2)
+
+
+def lock(matrix, query, seconds):
+    session = matrix.env.psql()
+    session.run('begin')
+    session.run(query)
+    time.sleep(seconds)
+    session.run('commit')
+    session.close()
+    matrix.env.sessions.remove(session)
+
+
+def cut(matrix, _process):
+    crash.backends(matrix.env, '^nocturne-worker')
+
+
+def cut_flush(matrix, _process):
+    for _ in range(20):
+        crash.backends(matrix.env, '^nocturne-worker-flush')
+        time.sleep(0.02)
+
+
+def hold(matrix, _process):
+    """Somebody has the leases locked: what is written to them is skipped and asked about."""
+    lock(matrix, 'select 1 from nocturne.lease for update skip locked', 0.3)
+
+
+TRIGGERS = {
+    'worker.draining': end, 'worker.handing_back': end, 'worker.leaving': end, 'worker.closed': end,
+    'beat.stopped': end, 'notify.closing': end, 'pg.closed': end, 'pg.down': cut,
+    'flush.backoff': cut_flush, 'flush.asking': hold, 'turn.dropping': stall_to_death,
+    'flush.suspended': stall, 'model.suspended': hold_row,
+    'turn.suspended': hold_row,
+}
+
+
+def test_a_worker_dies_in_every_state():
+    with harness.Env() as env:
+        env.modelsim()
+        env.scheduler(**{'worker-ttl': '1s', 'rescue-every': '200ms'})
+        env.api()
+        endpoint = crash.standard(env, folder)
+        matrix = crash.Matrix(env, 'worker')
+        matrix.apis.append(env.http)
+
+        def start(crash_at):
+            return env.worker(wait=False, env=crash_at, slots=20, drain='50ms', **fakes.QUICK)
+
+        problems = matrix.run(start, work, TRIGGERS)
+        env.worker(**fakes.QUICK)
+        matrix.settle()
+        endpoint.close()
+        assert not problems, '\n'.join(problems)
+
+
+test_a_worker_dies_in_every_state.timeout = 400
