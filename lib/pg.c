@@ -49,6 +49,7 @@
 #define LONG_RETRY_MS      4000
 #define OTHERS_RETRY       4
 #define FOLLOW_MS          200
+#define RELISTEN_MS        1000
 #define TICK_MS            100
 #define MAX_IN_FLIGHT      64
 
@@ -77,7 +78,7 @@ struct pg {
     char *conninfo, *name;
     PGconn *conn;
     struct pg_watch *watch;
-    uv_timer_t timer, tick;
+    uv_timer_t timer, tick, relisten;
     int open_handles;
     uint64_t retry_cap_ms;
     unsigned failures;  /* connection attempts since it was last up */
@@ -395,7 +396,9 @@ static void pg_take(struct pg *pg, PGresult *res)
     }
 }
 
-/* A failed LISTEN costs hints only; polling covers for them. */
+static void on_relisten(uv_timer_t *timer);
+
+/* A failed LISTEN costs hints until the next one; polling covers for them. */
 static void on_listening(void *owner, PGresult *res, const struct err *err)
 {
     struct pg *pg = owner;
@@ -404,6 +407,8 @@ static void on_listening(void *owner, PGresult *res, const struct err *err)
     pg->listen_pending = false;
     if (err->code == ERR_OK && pg->on_up)
         pg->on_up(pg->listen_owner);
+    else if (err->code != ERR_OK && pg->state == PG_UP)
+        uv_timer_start(&pg->relisten, on_relisten, RELISTEN_MS, 0);
 }
 
 static void pg_send_listen(struct pg *pg)
@@ -474,6 +479,14 @@ static void pg_prepare(struct pg *pg)
         return;
 fail:
     pg_drop(pg, ERR_UNAVAILABLE, PQerrorMessage(pg->conn));
+}
+
+static void on_relisten(uv_timer_t *timer)
+{
+    struct pg *pg = timer->data;
+
+    if (pg->state == PG_UP)
+        pg_send_listen(pg);
 }
 
 /* One result of the pipeline while CHECKING or PREPARING. */
@@ -685,8 +698,9 @@ struct pg *pg_new(uv_loop_t *loop, const char *conninfo, const char *name, bool 
     list_init(&pg->listen_call.node);
     uv_timer_init(loop, &pg->timer);
     uv_timer_init(loop, &pg->tick);
-    pg->timer.data = pg->tick.data = pg;
-    pg->open_handles = 2;
+    uv_timer_init(loop, &pg->relisten);
+    pg->timer.data = pg->tick.data = pg->relisten.data = pg;
+    pg->open_handles = 3;
     uv_timer_start(&pg->timer, on_timer, 0, 0); /* DOWN, first attempt at once */
     return pg;
 }
@@ -718,6 +732,7 @@ void pg_close(struct pg *pg)
     pg_fail_all(pg, &pg->queue, &err);
     uv_close((uv_handle_t *)&pg->timer, on_pg_closed);
     uv_close((uv_handle_t *)&pg->tick, on_pg_closed);
+    uv_close((uv_handle_t *)&pg->relisten, on_pg_closed);
 }
 
 void pg_call_init(struct pg_call *call, enum sql_stmt stmt)

@@ -7,6 +7,11 @@ int store_rows(PGresult *res)
     return PQntuples(res);
 }
 
+size_t store_bytes(PGresult *res)
+{
+    return PQresultMemorySize(res);
+}
+
 int64_t column_int(PGresult *res, int row, int column)
 {
     return strtoll(PQgetvalue(res, row, column), NULL, 10);

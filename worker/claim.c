@@ -5,7 +5,9 @@
  *           sent one turn may wait for it to send the next
  * CLAIMING  turn_claim is in flight. If its answer is lost the leases exist and nobody knows of
  *           them: the heartbeat's count shows it and they are handed back
- * LOADING   turn_load of a piece of what was claimed; tried again while the database is away
+ * LOADING   turn_load of a piece of what was claimed; tried again while the database is away. A
+ *           piece that fails otherwise is halved; a single turn that cannot be loaded is left out,
+ *           so that it does not stop the others, and goes back with the next reconciliation
  *
  * Watermarks keep a claim from walking over rows that were deleted before (dead ones stay while
  * any old transaction runs). Sequence order is not commit order, so a claim starts SLACK rows
@@ -13,6 +15,7 @@
  */
 #include "claim.h"
 
+#include "backoff.h"
 #include "clock.h"
 #include "hook.h"
 #include "id.h"
@@ -23,10 +26,13 @@
 #include <string.h>
 
 #define BATCH        256 /* turns a statement */
-#define LOAD_BATCH   64  /* the conversations of so many are in memory at once */
+#define LOAD_BATCH   64  /* turns loaded at once, fewer when they are large: */
+#define LOAD_BYTES   ((size_t)4 << 20)
+#define LOAD_TRIES   3
 #define SLACK        1000
 #define FULL_SCAN_MS 1000
-#define RETRY_MS     200
+#define RETRY_MIN_MS 100
+#define RETRY_MAX_MS 2000
 #define BUSY_POLLS   8 /* without hints, polls per `poll_ms` after a find */
 
 enum claim_state {
@@ -51,6 +57,8 @@ struct claim {
     uint64_t full_scan_ms;          /* when the last one was */
     struct claim_row rows[BATCH];
     int nrows, next, loading; /* claimed; given out; asked for */
+    int load_max;             /* turns in the next load, adapted to their size */
+    unsigned failures;        /* of this load */
     bool again;               /* look again as soon as idle */
     bool stale;               /* what is in flight belongs to an old incarnation */
 };
@@ -102,6 +110,35 @@ static void on_retry_load(uv_timer_t *timer)
     claim_rest(c);
 }
 
+/* A load has failed: again later, with fewer, or without the one that cannot be loaded. */
+static void load_failed(struct claim *c, const struct err *err)
+{
+    bool away = err->code == ERR_UNAVAILABLE;
+
+    if (c->failures++ == 0)
+        log_line(LOG_WARN, "", "cannot load what was claimed: %s", err->msg);
+    if (!away && c->loading > 1) {
+        c->load_max = c->loading / 2;
+    } else if (!away && c->failures >= LOAD_TRIES) {
+        log_line(LOG_ERROR, "", "task %s cannot be loaded and is left out: %s",
+                 c->rows[c->next].task_id, err->msg);
+        c->next++;
+        c->failures = 0;
+    }
+    uv_timer_start(&c->soon, on_retry_load,
+                   backoff_ms(c->failures, RETRY_MIN_MS, RETRY_MAX_MS, id_random32()), 0);
+}
+
+/* The conversations of one load are in memory at once. */
+static void adapt_load(struct claim *c, size_t bytes)
+{
+    c->failures = 0;
+    if (bytes > LOAD_BYTES)
+        c->load_max = c->load_max > 1 ? c->load_max / 2 : 1;
+    else if (bytes < LOAD_BYTES / 4)
+        c->load_max = 2 * c->load_max < LOAD_BATCH ? 2 * c->load_max : LOAD_BATCH;
+}
+
 static void on_loaded(void *owner, PGresult *res, const struct err *err)
 {
     struct claim *c = owner;
@@ -114,11 +151,11 @@ static void on_loaded(void *owner, PGresult *res, const struct err *err)
         return;
     }
     if (err->code != ERR_OK) {
-        log_line(LOG_WARN, "", "cannot load what was claimed: %s", err->msg);
         if (err->code != ERR_CANCELED)
-            uv_timer_start(&c->soon, on_retry_load, RETRY_MS, 0);
+            load_failed(c, err);
         return;
     }
+    adapt_load(c, store_bytes(res));
     for (int i = 0; i < n; i++) {
         const struct claim_row *row;
 
@@ -141,7 +178,7 @@ static void claim_load(struct claim *c)
         return;
     }
     claim_enter(c, CLAIM_LOADING);
-    c->loading = left < LOAD_BATCH ? left : LOAD_BATCH;
+    c->loading = left < c->load_max ? left : c->load_max;
     pg_array_reset(&c->tasks);
     for (int i = c->next; i < c->next + c->loading; i++)
         pg_array_put_uuid(&c->tasks, c->rows[i].task_id);
@@ -248,6 +285,7 @@ struct claim *claim_new(uv_loop_t *loop, struct pg *pg, uint64_t poll_ms, bool h
     c->hints = hints;
     c->stats = stats;
     c->cbs = *cbs;
+    c->load_max = LOAD_BATCH / 8;
     pg_array_init(&c->watermarks, PG_INT8);
     pg_array_init(&c->tasks, PG_UUID);
     uv_timer_init(loop, &c->poll);

@@ -12,10 +12,11 @@
  * BACKOFF  `timer` runs to the next try
  * SUSPENDED  this worker may not write now; it goes on where it was when the gate opens
  *
- * When the database refuses a transaction for what is in it, the turns of that batch are sent
- * one by one (`alone`), and the one that is refused then is told so. What it skips, because a
- * transaction of somebody else holds the lease or the session locked, waits in `held` and goes
- * again with a later batch; the others do not wait for it.
+ * When the database refuses a transaction for what is in it, the turns of that batch wait in
+ * `alone` and are sent by halves until the one that is refused is found and told so: one among n
+ * costs some 2 log n transactions. What it skips, because a transaction of somebody else holds the
+ * lease or the session locked, waits in `held` and goes again with a later batch; the others do not
+ * wait for it.
  */
 #include "flusher.h"
 
@@ -61,6 +62,7 @@ struct flusher {
     int64_t worker_id;
     const char *worker;
     struct list dirty, urgent, alone; /* struct flush_client.node, waiting */
+    size_t piece;                     /* how many of `alone` go together */
     struct list flying;               /* in the batch */
     struct list doubtful;             /* not accepted, fate being asked */
     struct list held;                 /* skipped, because somebody holds a row locked */
@@ -217,7 +219,9 @@ static void flush_collect(struct flusher *f)
 {
     store_batch_reset(&f->batch);
     if (!list_is_empty(&f->alone)) {
-        flush_fly(f, client_of(f->alone.next));
+        for (size_t n = 0;
+             n < f->piece && !list_is_empty(&f->alone) && f->batch.bytes < BATCH_MAX_BYTES; n++)
+            flush_fly(f, client_of(f->alone.next));
     } else {
         while (!list_is_empty(&f->held) && clock_mono_ms() >= f->held_at_ms &&
                f->batch.bytes < BATCH_MAX_BYTES)
@@ -386,6 +390,7 @@ static void flush_accept(struct flusher *f)
     struct flush_client **sorted = sort_clients(&f->flying, &n);
 
     mark_accepted(f, sorted, n);
+    f->piece = 2 * n; /* what is left of `alone` is likely good */
     if (store_batch_made_ready(&f->batch))
         notify_put(f->notify, "r");
     for (size_t i = 0; i < n; i++) {
@@ -414,12 +419,16 @@ static void flush_again(struct flusher *f, const struct err *err)
 /* The database refuses the batch for what is in it: find out which turn. */
 static void flush_split(struct flusher *f, const struct err *err)
 {
-    if (f->flying.next->next == &f->flying) {
+    size_t n = list_len(&f->flying);
+
+    if (n == 1) {
         struct flush_client *c = client_of(f->flying.next);
 
         log_line(LOG_ERROR, "", "task %s cannot be written: %s", c->task_id, err->msg);
         flush_tell(f, c, FLUSH_POISONED, NULL);
     } else {
+        f->piece = n / 2;
+        list_splice(&f->flying, &f->alone); /* these first */
         list_splice(&f->alone, &f->flying);
     }
     flush_done(f);

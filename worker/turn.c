@@ -79,11 +79,11 @@ static void turn_free(struct turn *turn)
     buf_release(&turn->end_interrupts);
     buf_release(&turn->end_messages);
 
-    char *const texts[] = {turn->tenant,       turn->agent_name,   turn->session_id,
-                           turn->parent,       turn->started_at,   turn->input,
-                           turn->options,      turn->history,      turn->steps_done,
-                           turn->calls_done,   turn->asked,        turn->abort_status,
-                           turn->abort_reason, turn->abort_actor,  turn->end_error,
+    char *const texts[] = {turn->tenant,       turn->agent_name,    turn->session_id,
+                           turn->parent,       turn->started_at,    turn->input,
+                           turn->options,      turn->history,       turn->steps_done,
+                           turn->calls_done,   turn->asked,         turn->abort_status,
+                           turn->abort_reason, turn->abort_actor,   turn->end_error,
                            turn->end_custom,   turn->end_artifacts, turn->origin};
 
     for (size_t i = 0; i < sizeof(texts) / sizeof(*texts); i++)

@@ -68,7 +68,8 @@ struct turn {
     const struct agent *agent;
 
     char *tenant, *agent_name, *session_id, *parent, *started_at;
-    char *origin; /* whose id makes the idempotency keys: the task's, or that of the one it retries */
+    char *
+        origin; /* whose id makes the idempotency keys: the task's, or that of the one it retries */
     int revision, parent_depth, fails, max_attempts;
     int64_t epoch, created_ms, deadline_in_ms;
     char *input, *options;         /* JSON */

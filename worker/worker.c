@@ -35,8 +35,9 @@
 #define HAND_BACK_LOOK_MS  100
 #define HINTS_LINGER_MS    20
 #define HINTS_RETRY_MS     250 /* well below the grace of scheduler/vanish.c */
-#define SILENCE_SPARE_MS   750 /* a beat may be late by so much and no one is declared dead for it \
-                                */
+#define SILENCE_SPARE_MS                                                                           \
+    750 /* a beat may be late by so much and no one is declared dead for it                        \
+         */
 
 enum worker_state {
     WORKER_RUNNING,      /* whatever its parts do */

@@ -9,6 +9,7 @@ import subprocess
 import time
 
 import cluster
+import fakes
 import harness
 from harness import wait_until
 
@@ -401,4 +402,41 @@ def test_a_flush_that_waits_for_a_table_does_not_hold_up_the_heartbeat():
         task = own.wait_task(task_id, 30, 'completed')
         assert [a['outcome'] for a in task['attempts']] == ['completed'], task
         assert 'suspended' not in worker.log() and 'fences' not in worker.log(), worker.tail()
+        own.check_invariants()
+
+
+def test_one_turn_that_cannot_be_written_costs_the_others_little():
+    """A check on the table stands for whatever the database may refuse; the batch is halved until the
+    turn is found."""
+    with harness.Env() as own:
+        own.put_agent('p', {'kind': 'process', 'max_attempts': 1, 'command': [
+            'sh', '-c', 'read x; sleep 1; echo "{\\"chunk\\":$x}"; echo "{\\"result\\":$x}"']})
+        own.execute("alter table nocturne.chunk add check (events not like '%refuse me%')")
+        worker = own.worker()
+        ids = fakes.submit_all(own, [('p', 'refuse me' if i == 37 else str(i)) for i in range(100)])
+        wait_until(lambda: own.value('select count(*) from nocturne.done') == 100, 60, 'all ended')
+        ended = own.sql("select task_id::text, status, error ->> 'code' as code from nocturne.done")
+        bad = [r for r in ended if r['status'] != 'completed']
+        assert [(r['task_id'], r['code']) for r in bad] == [(ids[37], 'UNSTORABLE')], bad
+        refused = own.cluster.log(4000, own.db).count('violates check constraint')
+        assert refused <= 12, refused
+        assert worker.log().count('cannot be written') == 1, worker.tail()
+        own.check_invariants()
+
+
+def test_a_turn_that_cannot_be_loaded_does_not_stop_the_others():
+    with harness.Env() as own:
+        own.put_agent('echo', {'kind': 'echo'})
+        ids = fakes.submit_all(own, [('echo', str(i)) for i in range(40)])
+        own.execute("""
+            create function nocturne.spoil(uuid) returns boolean language plpgsql as
+                $$ begin perform 1 / (case when $1 = '%s' then 0 else 1 end); return true; end $$;
+            alter table nocturne.task rename to task_all;
+            create view nocturne.task as select * from nocturne.task_all
+                where nocturne.spoil(task_id)""" % ids[17])
+        worker = own.worker(**FAST)
+        wait_until(lambda: own.value('select count(*) from nocturne.done') == 39, 30, 'the others')
+        worker.wait_log('task %s cannot be loaded and is left out' % ids[17], 10)
+        own.execute('drop view nocturne.task; alter table nocturne.task_all rename to task')
+        own.wait_task(ids[17], 30, 'completed')  # it went back and came again
         own.check_invariants()
