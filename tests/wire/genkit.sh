@@ -115,7 +115,8 @@ status=0
     BEYOND=${BEYOND-1} AGENT_DURABLE=assistantDurable \
     SERVE_PID=$serve_pid SECOND_URL=$second_url TOOLS_URL=http://127.0.0.1:$(cat "$tmp/data/tools.port") \
     FLOW_URL=http://127.0.0.1:$base/genkit/counter node run.mjs) >"$tmp/out" 2>&1 || status=$?
-awk '/^✖ failing tests/ { exit } /^✖/ { on = 1 } /^✔/ { on = 0 } on' "$tmp/out"
+# Each file says its failures once more behind `failing tests`.
+awk '/^✔/ { on = again = 0 } /^✖/ { on = 1 } /^✖ failing tests/ { again = 1 } on && !again' "$tmp/out"
 grep '^# .* ms$' "$tmp/out" || :
 sed -n '/^file  /,$p' "$tmp/out"
 line=$(grep '^total' "$tmp/out")
