@@ -94,10 +94,22 @@ static void on_idle(void *owner)
     loop_finish(&api->loop);
 }
 
+/* Until now requests were served as ever: their clients could not know that we are leaving. */
+static void on_quiet(void *owner)
+{
+    struct api *api = owner;
+
+    api->draining = true;
+    waiters_drain(api->waiters);
+    hub_drain(api->hub);
+}
+
 static void on_drained(void *owner)
 {
     struct api *api = owner;
 
+    if (!api->draining)
+        on_quiet(api);
     genkit_when_idle(api->genkit, on_idle, api);
 }
 
@@ -105,11 +117,8 @@ static void on_stop(void *owner)
 {
     struct api *api = owner;
 
-    api->draining = true;
     api->cut_ms = clock_mono_ms() + api->conf.drain;
-    waiters_drain(api->waiters);
-    hub_drain(api->hub);
-    httpd_drain(api->httpd, api->conf.drain, on_drained, api);
+    httpd_drain(api->httpd, api->conf.drain, on_quiet, on_drained, api);
 }
 
 /* ---- start ---- */

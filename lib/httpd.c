@@ -14,6 +14,7 @@
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -21,7 +22,8 @@
 #define TICK_MS       250
 #define LINGER_MS     2000
 #define PING_MS       30000
-#define ACCEPT_BURST  64 /* then others have their turn */
+#define DRAIN_IDLE_MS 250 /* who asks more often than that is not cut while it asks */
+#define ACCEPT_BURST  64  /* then others have their turn */
 #define BACKLOG       1024
 #define SURPLUS_CONNS 32 /* above max_conns: they get a readable 429, more are just closed */
 #define KEEPALIVE_S   60
@@ -154,6 +156,31 @@ static void drop_all(struct httpd *httpd)
         conn_drop(container_of(node, struct conn, all), true);
 }
 
+/* Idle, and nothing has come that was not read yet. */
+static bool is_silent(const struct conn *c)
+{
+    int unread = 0;
+    uv_os_fd_t fd;
+
+    return c->state == CONN_IDLE && (uv_fileno((const uv_handle_t *)&c->tcp, &fd) != 0 ||
+                                     ioctl(fd, FIONREAD, &unread) != 0 || unread == 0);
+}
+
+static void end_idle(struct httpd *httpd)
+{
+    void (*quiet)(void *owner) = httpd->quiet;
+
+    list_foreach (node, &httpd->conns) {
+        struct conn *c = container_of(node, struct conn, all);
+
+        if (is_silent(c))
+            conn_drop(c, false);
+    }
+    httpd->quiet = NULL;
+    if (quiet)
+        quiet(httpd->drained_owner);
+}
+
 static void on_tick(uv_timer_t *tick)
 {
     struct httpd *httpd = tick->data;
@@ -174,6 +201,8 @@ static void on_tick(uv_timer_t *tick)
     }
     if (httpd->draining && now >= httpd->drain_at)
         drop_all(httpd);
+    else if (httpd->draining && now >= httpd->idle_at)
+        end_idle(httpd);
 }
 
 /* One round; what is put on the list meanwhile waits for the next, so that reading goes on. */
@@ -288,12 +317,16 @@ void httpd_check_drained(struct httpd *httpd)
     uv_close((uv_handle_t *)&httpd->later, on_handle_closed);
 }
 
-void httpd_drain(struct httpd *httpd, uint64_t grace_ms, void (*done)(void *owner), void *owner)
+void httpd_drain(struct httpd *httpd, uint64_t grace_ms, void (*quiet)(void *owner),
+                 void (*done)(void *owner), void *owner)
 {
     assert(!httpd->draining);
+    on_connection(&httpd->listener, 0, 0); /* they are connected, and would be reset */
     httpd->draining = true;
     httpd->paused = false;
     httpd->drain_at = uv_now(httpd->loop) + grace_ms;
+    httpd->idle_at = uv_now(httpd->loop) + (grace_ms < DRAIN_IDLE_MS ? grace_ms : DRAIN_IDLE_MS);
+    httpd->quiet = quiet;
     httpd->drained = done;
     httpd->drained_owner = owner;
     uv_close((uv_handle_t *)&httpd->listener, on_handle_closed);
@@ -301,9 +334,7 @@ void httpd_drain(struct httpd *httpd, uint64_t grace_ms, void (*done)(void *owne
     list_foreach (node, &httpd->conns) {
         struct conn *c = container_of(node, struct conn, all);
 
-        if (c->state == CONN_IDLE)
-            conn_drop(c, false);
-        else if (c->state == CONN_WS)
+        if (c->state == CONN_WS)
             httpd_ws_close(c->ws, 1001);
     }
     httpd_check_drained(httpd);

@@ -69,10 +69,13 @@ int httpd_port(const struct httpd *httpd);
 void httpd_count(const struct httpd *httpd, struct httpd_counters *ret_counters);
 
 /*
- * Stop accepting, close idle connections, let requests in flight finish with Connection: close
- * (WebSockets get 1001), close the rest after `grace_ms`, free the server, then call `done`.
+ * Stop accepting and let requests finish with Connection: close (WebSockets get 1001); close idle
+ * connections a little later, because the next request may be on its way already and clients do
+ * not send it again, and call `quiet` then, which may be NULL: no new ones are to be expected.
+ * Close the rest after `grace_ms`, free the server, then call `done`.
  */
-void httpd_drain(struct httpd *httpd, uint64_t grace_ms, void (*done)(void *owner), void *owner);
+void httpd_drain(struct httpd *httpd, uint64_t grace_ms, void (*quiet)(void *owner),
+                 void (*done)(void *owner), void *owner);
 
 /* A header of the request by its lower-case name; NULL when absent, "" when empty. */
 const char *httpd_header(const struct httpd_req *req, const char *lower_name);

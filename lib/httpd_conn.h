@@ -119,7 +119,8 @@ struct httpd {
     bool draining; /* and until when */
     bool in_later; /* a round of `soon` is on the stack */
     bool closing;
-    uint64_t drain_at;
+    uint64_t drain_at, idle_at; /* from then on all, or idle ones, are closed */
+    void (*quiet)(void *owner); /* after the drain's first moments; NULL when it was called */
     void (*drained)(void *owner);
     void *drained_owner;
     struct buf scratch; /* the head of an answer, built and sent within one call */

@@ -342,7 +342,7 @@ static void on_drain(struct httpd_req *req)
     if (!uv_is_active((uv_handle_t *)&sigterm))
         return; /* asked before */
     uv_signal_stop(&sigterm);
-    httpd_drain(httpd, 2000, on_drained, NULL);
+    httpd_drain(httpd, 2000, NULL, on_drained, NULL);
 }
 
 static const struct {
@@ -388,7 +388,7 @@ static void on_sigterm(uv_signal_t *handle, int signum)
     (void)signum;
     uv_signal_stop(handle);
     hz = 0;
-    httpd_drain(httpd, 0, on_drained, NULL);
+    httpd_drain(httpd, 0, NULL, on_drained, NULL);
 }
 
 int main(int argc, char **argv)

@@ -165,7 +165,7 @@ static void on_stop(void *owner)
 {
     struct server *server = owner;
 
-    httpd_drain(server->httpd, DRAIN_MS, on_drained, server);
+    httpd_drain(server->httpd, DRAIN_MS, NULL, on_drained, server);
 }
 
 static int server_open(struct server *server, const char *host, int port, struct err *err)

@@ -662,7 +662,7 @@ static void on_drained(void *owner)
 
 static void on_stop(void *owner)
 {
-    httpd_drain(((struct proxy *)owner)->httpd, 100, on_drained, owner);
+    httpd_drain(((struct proxy *)owner)->httpd, 100, NULL, on_drained, owner);
 }
 
 /* The port it listens at, or a negative errno of libuv. */

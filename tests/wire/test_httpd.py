@@ -343,15 +343,30 @@ def drain():
         late.sendall(b'GET /late-nowatch?500 HTTP/1.1\r\nHost: a\r\n\r\n')
         half = socket.create_connection(address, 3)
         half.sendall(GET[:-2])
+        fresh = socket.create_connection(address, 3)
+        kept, silent = (socket.create_connection(address, 3) for _ in range(2))
+        for sock in (kept, silent):
+            sock.sendall(GET)
+            read_until(sock, b'\r\n\r\n')
         until(lambda: stats(address)['sse'] == 1)
         ask(address, b'GET /drain HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n')
         half.sendall(b'\r\n')
+        fresh.sendall(GET)
+        kept.sendall(GET)
+        data, how = read_to_end(kept)
+        check('drain: the next request of who was idle is answered, then closed',
+              b'HTTP/1.1 200' in data and b'Connection: close' in data and how == 'eof', (data, how))
+        data, how = read_to_end(fresh)
+        check('drain: who had just connected is answered, then closed',
+              status_of(data) == 200 and b'Connection: close' in data and how == 'eof', (data[:60], how))
         data, how = read_to_end(half)
         check('drain: a request half sent is answered, then closed',
               status_of(data) == 200 and b'Connection: close' in data and how == 'eof', (data[:60], how))
         data, how = read_to_end(late)
         check('drain: a request in hand is answered, then closed',
               status_of(data) == 200 and b'Connection: close' in data and how == 'eof', (data[:60], how))
+        data, how = read_to_end(silent)
+        check('drain: who stays idle is closed', b'HTTP/1.1' not in data and how == 'eof', (data, how))
         data, how = read_to_end(ws)
         check('drain: a WebSocket is closed with 1001', close_code(data) == 1001, (data, how))
         data, how = read_to_end(sse, 5)
