@@ -3,7 +3,6 @@
 #include "clock.h"
 
 #include <ctype.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -32,13 +31,23 @@ uint32_t id_random32(void)
 
 void id_uuid7(char *ret_text)
 {
+    static const char digits[] = "0123456789abcdef";
     uint64_t ms = (uint64_t)clock_wall_us() / 1000;
-    unsigned char r[10];
+    unsigned char raw[16];
+    char *to = ret_text;
 
-    id_random(r, sizeof(r));
-    snprintf(ret_text, ID_BYTES, "%08x-%04x-7%03x-%04x-%02x%02x%02x%02x%02x%02x",
-             (unsigned)(ms >> 16), (unsigned)(ms & 0xffff), (r[0] << 8 | r[1]) & 0xfff,
-             ((r[2] << 8 | r[3]) & 0x3fff) | 0x8000, r[4], r[5], r[6], r[7], r[8], r[9]);
+    id_random(raw, sizeof(raw));
+    for (int i = 0; i < 6; i++)
+        raw[i] = (unsigned char)(ms >> (8 * (5 - i)));
+    raw[6] = (unsigned char)((raw[6] & 0x0f) | 0x70); /* version 7 */
+    raw[8] = (unsigned char)((raw[8] & 0x3f) | 0x80); /* variant of RFC 9562 */
+    for (size_t i = 0; i < sizeof(raw); i++) {
+        if (i == 4 || i == 6 || i == 8 || i == 10)
+            *to++ = '-';
+        *to++ = digits[raw[i] >> 4];
+        *to++ = digits[raw[i] & 15];
+    }
+    *to = '\0';
 }
 
 bool id_is_uuid(const char *text)

@@ -90,7 +90,7 @@ def bulk(bench, n):
         api = env.api(**MANY)
         env.put_agent('echo', ECHO)
         path = bench.bulk_path
-        body = json.dumps({bench.bulk_member: [{'input': INPUT}] * 1000})
+        body = json.dumps({bench.bulk_member: [{'agent': 'echo', 'input': INPUT}] * 1000})
         if env.http.post(path, body, headers={'Content-Type': 'application/json'}).status >= 300:
             raise RuntimeError('POST %s: the api has no bulk submit' % path)
         with tempfile.NamedTemporaryFile('w') as f:

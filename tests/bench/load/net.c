@@ -147,9 +147,11 @@ static void head_done(struct conn *c)
 /* Bytes of the head that belong to this piece; the head ends with an empty line. */
 static size_t feed_head(struct conn *c, const char *p, size_t n)
 {
-    size_t before = c->head.len;
+    size_t before = c->head.len, room = HEAD_MAX - before;
     char *end;
 
+    if (n > room && room > 0)
+        n = room; /* a large answer comes with its head in one piece */
     if (buf_append(&c->head, p, n) < 0) {
         fprintf(stderr, "load: a head is too large\n");
         exit(1);
