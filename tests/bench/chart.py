@@ -9,9 +9,9 @@ NAMES = {'ours': 'Nocturne', 'graphile': 'Graphile Worker', 'pgboss': 'pg-boss',
          'bullmq_pg': 'BullMQ (PostgreSQL)', 'bullmq_redis': 'BullMQ (Redis)', 'genkit': 'Genkit (in memory)'}
 GROUPS = (  # title, phase, figure, unit, better is
     ('Submits a second, 16 clients (Nocturne: over HTTP; the others: in process)', 'submit', ('per_s',), '/s', max),
-    ('Queue drained, jobs a second', 'drain', ('per_s',), '/s', max),
+    ('Queue drained, jobs a second (Nocturne, DBOS and Absurd keep results, the others nothing)', 'drain', ('per_s',), '/s', max),
     ('Submit to running at 20 a second, p99', 'latency', ('p99',), ' ms', min),
-    ('Tokens a second to live subscribers, 1,000 streams (DBOS: 100)', 'stream', ('tokens_per_s',), '/s', max),
+    ('Tokens a second to live subscribers, {streams:,} streams (DBOS: {dbos_streams})', 'stream', ('rate',), '/s', max),
     ('Age of a token at its subscriber at that load, p99', 'stream', ('age_ms', 'p99'), ' ms', min),
 )
 
@@ -31,7 +31,7 @@ def draw(record):
         bars = group(results, phase, figure, better)
         if not bars:
             continue
-        out.append('<text x="0" y="%d" font-weight="600" fill="%s">%s</text>' % (y, TEXT, escape(title)))
+        out.append('<text x="0" y="%d" font-weight="600" fill="%s">%s</text>' % (y, TEXT, escape(title.format(**record['sizes']))))
         out.append('<text x="%d" y="%d" text-anchor="end" fill="%s">%s is better</text>' % (
             WIDTH, y, FAINT, 'more' if better is max else 'less'))
         y += 12
@@ -50,5 +50,5 @@ def draw(record):
         'commit %s, %s, %d CPUs, PostgreSQL %s, fsync on; medians of %d interleaved rounds%s. make bench' % (
             machine['commit'], machine['at'][:10], machine['cpus'], record['postgres']['server_version'].split()[0],
             record['sizes']['rounds'], ' (quick)' if record['quick'] else ''))))
-    return ('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%d" height="%d" font-family="sans-serif" '
-            'font-size="12">\n<rect width="100%%" height="100%%" fill="#ffffff"/>\n%s\n</svg>\n' % (WIDTH, y + 12, WIDTH, y + 12, '\n'.join(out)))
+    return ('<svg xmlns="http://www.w3.org/2000/svg" viewBox="-12 -4 %d %d" width="%d" height="%d" font-family="sans-serif" '
+            'font-size="12">\n<rect x="-12" y="-4" width="100%%" height="100%%" fill="#ffffff"/>\n%s\n</svg>\n' % (WIDTH + 24, y + 16, WIDTH + 24, y + 16, '\n'.join(out)))

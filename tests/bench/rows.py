@@ -61,7 +61,7 @@ def lower(percentile):
 
 
 def genkit_stream(r):
-    mine, theirs = r.median('stream', 'ours', 'tokens_per_s'), r.median('stream', 'genkit', 'tokens_per_s')
+    mine, theirs = r.median('stream', 'ours', 'rate'), r.median('stream', 'genkit', 'rate')
     p99, held = r.median('stream', 'ours', 'age_ms', 'p99'), r.median('stream', 'ours', 'held')
     return ('%s/s, p99 %.0f ms' % (number(mine), p99),
             'genkit %s/s, p99 %.0f ms' % (number(theirs), r.median('stream', 'genkit', 'age_ms', 'p99')),
@@ -69,7 +69,7 @@ def genkit_stream(r):
 
 
 def dbos_stream(r):
-    mine, theirs = r.median('stream', 'ours', 'tokens_per_s'), r.median('stream', 'dbos', 'tokens_per_s')
+    mine, theirs = r.median('stream', 'ours', 'rate'), r.median('stream', 'dbos', 'rate')
     p99, their_p99 = r.median('stream', 'ours', 'age_ms', 'p99'), r.median('stream', 'dbos', 'age_ms', 'p99')
     return ('%s/s, p99 %.0f ms' % (number(mine), p99), 'dbos %s/s, p99 %.0f ms' % (number(theirs), their_p99),
             mine / theirs, '>= 15, p99 <= 0.1', mine >= 15 * theirs and p99 <= 0.1 * their_p99)
@@ -82,7 +82,7 @@ def first_token(r):
 
 def many(r):
     streams, p99, lost = (r.median('many', 'ours', *path) for path in (['streams'], ['age_ms', 'p99'], ['lost']))
-    offered, got = r.median('many', 'ours', 'offered_per_s'), r.median('many', 'ours', 'tokens_per_s')
+    offered, got = r.median('many', 'ours', 'offered_per_s'), r.median('many', 'ours', 'steady_per_s')
     return ('%s streams, %s of %s/s, p99 %.0f ms, %d lost' % (number(streams), number(got), number(offered), p99, lost), '-', None,
             '5,000, p99 <= 500 ms, 0 lost', streams >= 5000 and p99 <= 500 and not lost)
 

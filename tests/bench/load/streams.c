@@ -5,6 +5,9 @@
  * bytes of whatever protocol carries it: a quote, 16 digits, a space, then a quote or the dots that
  * make it longer. What repeats a whole message at its end looks otherwise. So the age of every
  * token is known when it arrives, and every lost one is missed.
+ *
+ * `steady_per_s` counts from when every stream has begun to when the first one ends, so that
+ * neither the ramp nor stragglers are in it; 0 when that never was.
  */
 #include "load.h"
 #include "samples.h"
@@ -42,6 +45,7 @@ struct streams {
     struct stream *each;
     long started, ended, incomplete, failed;
     uint64_t started_us, first_us, last_us, tokens, bytes;
+    uint64_t steady_from_us, steady_to_us, steady_tokens; /* all run: from, to, in between */
     struct samples age, first_token, submit;
 };
 
@@ -52,6 +56,12 @@ static void token(struct stream *s, uint64_t now_us, int64_t now_wall_us)
     samples_add(&all->age, (double)(now_wall_us - s->value) / 1000);
     if (!s->tokens++)
         samples_add(&all->first_token, (double)(now_us - s->asked_us) / 1000);
+    if (!all->steady_from_us && all->first_token.n == (size_t)all->o->clients)
+        all->steady_from_us = now_us;
+    else if (all->steady_from_us && !all->steady_to_us)
+        all->steady_tokens++;
+    if (s->tokens == all->o->expect && !all->steady_to_us)
+        all->steady_to_us = now_us;
     if (!all->tokens++)
         all->first_us = now_us;
     all->last_us = now_us;
@@ -156,6 +166,7 @@ static void report(struct streams *all)
 {
     double seconds = (double)(all->last_us - all->first_us) / 1e6;
     uint64_t expected = (uint64_t)all->o->clients * (uint64_t)all->o->expect;
+    bool steady = all->steady_from_us && all->steady_to_us > all->steady_from_us;
 
     printf("{\"streams\":%ld,\"ended\":%ld,\"incomplete\":%ld,\"failed\":%ld", all->o->clients,
            all->ended, all->incomplete, all->failed);
@@ -163,6 +174,11 @@ static void report(struct streams *all)
            ",\"seconds\":%.3f,\"tokens_per_s\":%.1f",
            all->tokens, expected, seconds, seconds > 0 ? (double)all->tokens / seconds : 0);
     printf(",\"bytes_per_token\":%.1f", all->tokens ? (double)all->bytes / (double)all->tokens : 0);
+    printf(",\"steady_per_s\":%.1f,\"steady_s\":%.3f",
+           steady ? (double)all->steady_tokens * 1e6 /
+                        (double)(all->steady_to_us - all->steady_from_us)
+                  : 0,
+           steady ? (double)(all->steady_to_us - all->steady_from_us) / 1e6 : 0);
     samples_print("age_ms", &all->age);
     samples_print("first_token_ms", &all->first_token);
     samples_print("submit_ms", &all->submit);
