@@ -9,7 +9,7 @@ NAMES = {'ours': 'Nocturne', 'graphile': 'Graphile Worker', 'pgboss': 'pg-boss',
          'bullmq_pg': 'BullMQ (PostgreSQL)', 'bullmq_redis': 'BullMQ (Redis)', 'genkit': 'Genkit (in memory)'}
 GROUPS = (  # title, phase, figure, unit, better is
     ('Submits a second, 16 clients (Nocturne: over HTTP; the others: in process)', 'submit', ('per_s',), '/s', max),
-    ('Queue drained, jobs a second (Nocturne, DBOS and Absurd keep results, the others nothing)', 'drain', ('per_s',), '/s', max),
+    ('Queue drained, jobs a second (Graphile Worker and BullMQ delete a job that is done)', 'drain', ('per_s',), '/s', max),
     ('Submit to running at 20 a second, p99', 'latency', ('p99',), ' ms', min),
     ('Tokens a second to live subscribers, {streams:,} streams (DBOS: {dbos_streams})', 'stream', ('rate',), '/s', max),
     ('Age of a token at its subscriber at that load, p99', 'stream', ('age_ms', 'p99'), ' ms', min),
