@@ -214,7 +214,7 @@ def stream(bench, streams, tokens, every_ms, width=0, ramp=None):
         figures.update(every_ms=every_ms, offered_per_s=streams * 1000 / every_ms,
                        worker_mib=round(machine.rss(worker.pid) / 2**20, 1),
                        api_mib=round(machine.rss(api.pid) / 2**20, 1),
-                       lost=figures['expected'] - figures['tokens'])
+                       lost=figures['missing'])
         return figures
 
 
@@ -232,7 +232,7 @@ def fastest_stream(bench, streams, tokens, periods, p99_max):
         figures['rate'] = rate(figures)
         tried.append({k: figures[k] for k in ('every_ms', 'offered_per_s', 'rate', 'lost')} |
                      {'p99': figures['age_ms']['p99']})
-        good = figures['age_ms']['p99'] <= p99_max and not figures['lost']
+        good = figures['age_ms']['p99'] <= p99_max and not figures['lost'] and not figures['unfinished']
         if good and (best is None or figures['rate'] > best['rate']):
             best = figures
         if not good:

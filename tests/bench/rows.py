@@ -81,10 +81,11 @@ def first_token(r):
 
 
 def many(r):
-    streams, p99, lost = (r.median('many', 'ours', *path) for path in (['streams'], ['age_ms', 'p99'], ['lost']))
+    streams, p99, lost, late = (r.median('many', 'ours', *path) for path in (['streams'], ['age_ms', 'p99'], ['lost'], ['unfinished']))
     offered, got = r.median('many', 'ours', 'offered_per_s'), r.median('many', 'ours', 'steady_per_s')
-    return ('%s streams, %s of %s/s, p99 %.0f ms, %d lost' % (number(streams), number(got), number(offered), p99, lost), '-', None,
-            '5,000, p99 <= 500 ms, 0 lost', streams >= 5000 and p99 <= 500 and not lost)
+    return ('%s streams, %s of %s/s, p99 %.0f ms, %d lost%s' % (
+        number(streams), number(got), number(offered), p99, lost, ', %d not at their end in time' % late if late else ''), '-', None,
+            '5,000, p99 <= 500 ms, 0 lost', streams >= 5000 and p99 <= 500 and not lost and not late)
 
 
 def kib(name, target):

@@ -44,6 +44,7 @@ struct streams {
     size_t n_requests;
     struct stream *each;
     long started, ended, incomplete, failed;
+    uint64_t missing; /* tokens that streams which have ended lack */
     uint64_t started_us, first_us, last_us, tokens, bytes;
     uint64_t steady_from_us, steady_to_us, steady_tokens; /* all run: from, to, in between */
     struct samples age, first_token, submit;
@@ -115,6 +116,7 @@ static void stream_end(struct stream *s, bool ok)
     s->over = true;
     all->ended++;
     all->incomplete += ok && s->tokens != all->o->expect;
+    all->missing += s->tokens < all->o->expect ? (uint64_t)(all->o->expect - s->tokens) : 0;
     all->failed += !ok;
     if ((!ok || s->tokens != all->o->expect) && all->failed + all->incomplete <= COMPLAINTS)
         fprintf(stderr, "load: a stream ended with %ld tokens, status %d: %s\n", s->tokens,
@@ -173,6 +175,8 @@ static void report(struct streams *all)
     printf(",\"tokens\":%" PRIu64 ",\"expected\":%" PRIu64
            ",\"seconds\":%.3f,\"tokens_per_s\":%.1f",
            all->tokens, expected, seconds, seconds > 0 ? (double)all->tokens / seconds : 0);
+    printf(",\"missing\":%" PRIu64 ",\"unfinished\":%ld", all->missing,
+           all->o->clients - all->ended);
     printf(",\"bytes_per_token\":%.1f", all->tokens ? (double)all->bytes / (double)all->tokens : 0);
     printf(",\"steady_per_s\":%.1f,\"steady_s\":%.3f",
            steady ? (double)all->steady_tokens * 1e6 /
