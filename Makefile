@@ -115,6 +115,8 @@ modes: ## all system tests without hints, and through PgBouncer
 	@tests/run.sh modes
 model: $(BUILD)/tests/model ## look at every state of the claim protocol: minutes
 	$(BUILD)/tests/model all
+soak: all fakes ## random faults for MINUTES=60 on the release build
+	@BUILD=$(abspath $(BUILD)) tests/fault/soak.py --minutes $(or $(MINUTES),60) $(if $(SEED),--seed $(SEED))
 lint: ## layering, banned functions
 	@tests/lint.sh
 format: ## clang-format everything

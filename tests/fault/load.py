@@ -55,6 +55,7 @@ class Turn:
         self.watch, self.wait, self.body = watch, wait, body
         self.task_id = self.status = None
         self.submitted_at = self.answered_at = self.ended_at = None
+        self.settled = False  # and every subscriber has seen the end
         self.seq = 0  # of the newest event that anybody saw
         self.first_event_at = None
 
@@ -206,6 +207,7 @@ class Load:
         if turn.wait:
             watchers.append(asyncio.create_task(self._wait(turn)))
         await asyncio.gather(*watchers)
+        turn.settled = True
 
     async def _submit(self, turn):
         key = 'k-%016x' % self.random.getrandbits(64)
@@ -342,7 +344,8 @@ class Subscriber:
             self.cut_at = time.time()
         self.load.counts['stream ' + what] += 1
         self.note(what, address)
-        if what == 'end' and self.finished:
+        if what == 'end':  # also at once, for a cursor that was at the end already
+            self.finished = True
             self.note('finished', address)
 
     async def _read(self, reader):

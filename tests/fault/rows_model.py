@@ -71,7 +71,7 @@ STREAMS = {
 
 
 @row('19', 'broken streams: %d kinds (half, malformed, truncated UTF-8, NUL, 10 MB line, ...), 20 turns of each'
-     % len(STREAMS), 'no crash; classified; memory + ≤ 16 MB', quick=True)
+     % len(STREAMS), 'no crash; classified; memory + ≤ 16 MB')
 def broken_streams(f):
     server = fakes.RawServer()
     with f.stage() as stage:

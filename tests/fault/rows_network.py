@@ -124,7 +124,7 @@ def reset(f):
         f.count('takeovers', outcomes(stage, 'lost'))
 
 
-@row('13', 'every NOTIFY is lost, for ever', 'turns start p99 ≤ 2 s; nothing else changes', quick=True)
+@row('13', 'every NOTIFY is lost, for ever', 'turns start p99 ≤ 2 s; nothing else changes')
 def no_notify(f):
     with f.stage() as stage:
         stage.standard(workers=2, apis=2)

@@ -24,7 +24,7 @@ def takeover(stage, harm):
 
 
 @row('5', 'the leading scheduler: `kill -9`; SIGSTOP for 15 s, then SIGCONT; due turns meanwhile',
-     'takeover ≤ 10 s; due turns start ≤ 12 s late; 0 double actions', quick=True)
+     'takeover ≤ 10 s; due turns start ≤ 12 s late; 0 double actions')
 def leader_lost(f):
     with f.stage() as stage:
         stage.standard(workers=2, schedulers=2, apis=1)

@@ -1,7 +1,9 @@
 #!/usr/bin/python3
-"""Run the fault matrix: run.py [--quick] [--seed N] [ROW...]; a row is a number or part of a name.
+"""Run the fault matrix: run.py [--quick] [--seed N] [--update] [ROW...]; a row is a number or part of
+a name.
 
---quick runs the rows of `make test`. Without rows and --quick the table goes into README.md as well.
+--quick runs the rows of `make test`. Without rows and --quick the table goes into README.md as well;
+with --update those rows of it that were run.
 Programs come from $BUILD. The last line is `N passed, N failed`."""
 import argparse
 import glob
@@ -79,15 +81,30 @@ def machine(started_load):
         os.getloadavg()[0])
 
 
+def line(row, figures, why):
+    measured = '; '.join(figures.shown) or '-'
+    verdict = 'holds' if why is None else \
+        'missed' if figures.judged and why.startswith('missed') else '**broken**'
+    return '| %s | %s | %s | %s | %s |' % (row.number, row.fault, row.target, measured, verdict)
+
+
 def table(results):
     lines = ['| # | fault | target | measured | verdict |', '|---|---|---|---|---|']
+    return '\n'.join(lines + [line(row, figures, why) for row, figures, why, _ in results]) + '\n'
+
+
+def update(results):
+    """Put these rows in the place of the old ones."""
+    with open(README) as f:
+        text = f.read().rstrip('\n').split('\n')
     for row, figures, why, _ in results:
-        measured = '; '.join(figures.shown) or '-'
-        verdict = 'holds' if why is None else \
-            'missed' if figures.judged and why.startswith('missed') else '**broken**'
-        lines.append('| %s | %s | %s | %s | %s |' % (row.number, row.fault, row.target, measured,
-                                                     verdict))
-    return '\n'.join(lines) + '\n'
+        text = [old for old in text if not old.startswith('| %s |' % row.number)]
+        places = [i for i, old in enumerate(text) if old.startswith('| ') and old[2].isdigit()
+                  and order(old.split('|')[1].strip()) < order(row.number)]
+        after = places[-1] if places else text.index('|---|---|---|---|---|')
+        text.insert(after + 1, line(row, figures, why))
+    with open(README, 'w') as f:
+        f.write('\n'.join(text) + '\n')
 
 
 def write(results, seed, load, seconds):
@@ -102,6 +119,7 @@ def write(results, seed, load, seconds):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--quick', action='store_true')
+    parser.add_argument('--update', action='store_true')
     parser.add_argument('--seed', type=int, default=random.randrange(10 ** 6))
     parser.add_argument('rows', nargs='*')
     options = parser.parse_args()
@@ -123,7 +141,9 @@ def main():
         sys.stdout.flush()
     if not options.quick:
         print(table(results))
-        if not options.rows:
+        if options.update:
+            update(results)
+        elif not options.rows:
             write(results, options.seed, load, time.monotonic() - started)
     failed = sum(why is not None for _, _, why, _ in results)
     print('%d passed, %d failed' % (len(results) - failed, failed))

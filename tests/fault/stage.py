@@ -86,7 +86,7 @@ class Stage(harness.Env):
         self.watcher = None
         self.noted, self.asked_next = set(), 0  # requests of the model
         self.known_done = {}
-        self.ok = False  # judged, and good
+        self.since = ''         # SQL: tasks of earlier rounds are judged already
 
     def __exit__(self, kind, *rest):
         try:
@@ -181,7 +181,7 @@ class Stage(harness.Env):
     def look(self):
         self.note_models()
         rows = {r['task']: r for r in self.sql('select task_id as task, status, epoch, output '
-                                               'from nocturne.done', timeout=20)}
+                                               'from nocturne.done ' + self.since, timeout=20)}
         for task, row in rows.items():
             if self.known_done.get(task) != row:
                 self.record('done', **row)
@@ -205,7 +205,7 @@ class Stage(harness.Env):
 
     def settle(self, seconds, turns=None):
         """Wait until every turn of the load has ended, and its subscribers have seen it."""
-        wait_until(lambda: not [t for t in (turns or self.load.turns) if t.status is None], seconds,
+        wait_until(lambda: all(t.settled for t in turns or self.load.turns), seconds,
                    'the end of all turns', every=0.1)
 
     def dump(self):
@@ -213,27 +213,47 @@ class Stage(harness.Env):
             names = [c.strip() for c in columns.split(',')]
             exprs = ['extract(epoch from %s)::float8 as %s' % (c, c) if c in TIMES else c
                      for c in names]
-            for row in self.sql('select %s from nocturne.%s' % (', '.join(exprs), name), 300):
+            since = self.since if 'task_id' in names else ''
+            for row in self.sql('select %s from nocturne.%s %s' % (', '.join(exprs), name, since),
+                                300):
                 self.record.text('tables', json.dumps({'table': name, 'row': row}))
 
-    def judge(self):
-        """The history of all that happened; raises when it breaks an invariant."""
+    def collect(self):
+        """The history of all that happened, and what is wrong with it: [(kind, what)]."""
         self.watching.set()
         if self.watcher:
             self.watcher.join(60)
-        self.check_invariants(quiet=self.options['quiet'], deadline=30)
+        found = []
+        try:
+            self.check_invariants(quiet=self.options['quiet'], deadline=30)
+        except AssertionError as e:
+            found.append(('tables', str(e)))
         self.look()
         self.note_models(last=True)
         self.dump()
         self.record('meta', **self.options)
         self.record.flush()
         history = check.read(self.history)
-        found = check.check(history)
+        return history, found + check.check(history)
+
+    def judge(self):
+        """The history; raises when it breaks an invariant."""
+        history, found = self.collect()
         if found:
             raise AssertionError('%d violations\n  %s' % (
                 len(found), '\n  '.join('%s: %s' % f for f in found[:20])))
-        self.ok = True
         return history
+
+    def next_round(self):
+        """Go on with new logs: what has ended is judged."""
+        floor = self.value('select nocturne.uuid7_floor(clock_timestamp())')
+        self.since = "where task_id >= '%s'" % floor
+        self.record.close()
+        shutil.rmtree(self.history)
+        os.mkdir(self.history)
+        self.load.turns, self.known_done = [], {}
+        self.watching.clear()
+        self.watch()
 
     def keep(self):
         """Keep the logs of a stage that failed; where."""
