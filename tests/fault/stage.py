@@ -281,8 +281,15 @@ class Stage(harness.Env):
         self.watching.set()
         self.load.close()
         self.record.close()
-        proxies = [p for p in self.processes if p.name.startswith('pgproxy')]
-        self.processes = [p for p in self.processes if p not in proxies] + proxies
+        daemons = [p for p in self.processes if not p.name.startswith('pgproxy')]
+        for process in daemons:  # they need their proxies to the end
+            process.cont()
+            process.term()
+        for process in daemons:
+            try:
+                process.wait(30)
+            except AssertionError:
+                pass  # told by Env.close()
         super().close()
 
 
