@@ -68,7 +68,7 @@ def restarted(f):
     chance = random.Random(f.seed)
     with f.stage() as stage:
         stage.standard(workers=2, apis=2)
-        end, before = busy(stage, 40)
+        end, before = busy(stage, 24)
         more = stage.load.keep_busy(10, long_turn)
         stop_at = time.time() + (25 if f.quick else 600)
         returns, away = [], []
