@@ -436,13 +436,19 @@ begin
             perform nocturne.finish(p_task, p_status, p_status, null, body);
             return p_status;
         end if;
-        update nocturne.session s set queue = array_remove(s.queue, p_task)
-        where s.tenant = t.tenant and s.session_id = t.session_id and p_task = any(s.queue);
-        if found then
-            perform nocturne.finish(p_task, p_status, p_status, null, body);
-            return p_status;
-        end if;
-        perform pg_sleep(0.005);
+        begin
+            update nocturne.session s set queue = array_remove(s.queue, p_task)
+            where s.tenant = t.tenant and s.session_id = t.session_id and p_task = any(s.queue);
+            if found then
+                perform nocturne.finish(p_task, p_status, p_status, null, body);
+                return p_status;
+            end if;
+            -- An update that waited and found the task gone from the queue has locked the session
+            -- all the same, and rows of ready come before it: let go of it.
+            raise sqlstate 'NT000';
+        exception when sqlstate 'NT000' then
+            perform pg_sleep(0.005);
+        end;
     end loop;
     raise exception 'task % keeps moving', p_task using errcode = 'NT409';
 end $$;
