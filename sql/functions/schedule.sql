@@ -89,19 +89,36 @@ begin
     end loop;
 end $$;
 
+-- How long a turn that two workers have died of runs before another such may start beside it.
+create or replace function nocturne.probation() returns interval language sql immutable as $$
+    select interval '10 s'
+$$;
+
 -- Leases of dead workers go back. A turn that took three workers with it is quarantined; one that
--- was being aborted ends.
+-- was being aborted ends. When the worker died with a turn on probation, that one is to blame, and
+-- no other of its turns is charged.
 create or replace function nocturne.rescue(p_limit int, out rescued int) language plpgsql as $$
 declare
     dead bigint[] := array(select w.worker_id from nocturne.worker w where w.state = 'dead');
+    blamed nocturne.lease[] := array( -- of each of the dead, the last that began, if on probation
+        select l.last from nocturne.worker w cross join lateral (
+            select y as last from nocturne.lease y
+            where y.worker_id = w.worker_id and y.crashes >= 2
+              and y.claimed_at > w.beat_at - nocturne.probation()
+            order by y.epoch desc limit 1) l
+        where w.worker_id = any(dead));
+    charge int;
     l record;
 begin
     rescued := 0;
     for l in
         with x as (
             delete from nocturne.lease x where x.task_id = any(array(
-                select y.task_id from nocturne.lease y where y.worker_id = any(dead)
-                order by y.task_id limit p_limit for update skip locked))
+                select z.task_id from unnest(dead) d(worker_id) cross join lateral (
+                    select y.task_id from nocturne.lease y where y.worker_id = d.worker_id
+                    order by y.crashes >= 2, y.epoch -- the last is found by the next batch as well
+                    limit p_limit for update skip locked) z
+                limit p_limit))
             returning x.*
         )
         select x.*, w.name from x
@@ -109,6 +126,8 @@ begin
         join nocturne.task t on t.task_id = x.task_id
         order by t.tenant, t.session_id, x.task_id
     loop
+        charge := (select case when bool_and(b.epoch <> l.epoch) then 0 else 1 end
+                   from unnest(blamed) b where b.worker_id = l.worker_id);
         insert into nocturne.attempt (task_id, epoch, worker, started_at, outcome, error)
         values (l.task_id, l.epoch, l.name, l.claimed_at, 'lost',
             '{"code":"WORKER_LOST","message":"the worker died","retryable":true}');
@@ -119,13 +138,13 @@ begin
                  || (extract(epoch from clock_timestamp() - c.created_at) * 1000)::bigint
                  || '}')::json)
             from nocturne.control c where c.task_id = l.task_id and c.kind = 'abort';
-        elsif l.crashes + 1 >= 3 then
+        elsif l.crashes + charge >= 3 then
             perform nocturne.finish(l.task_id, 'failed', 'failed',
                 '{"code":"QUARANTINED","message":"three workers died while running this turn; nocturne retry goes on with it","retryable":false}',
                 null);
         else
             insert into nocturne.ready (priority, task_id, fails, crashes)
-            values (l.priority, l.task_id, l.fails, l.crashes + 1);
+            values (l.priority, l.task_id, l.fails, l.crashes + charge);
         end if;
         rescued := rescued + 1;
     end loop;

@@ -44,6 +44,33 @@ def test_a_turn_that_kills_its_workers_is_quarantined():
         env.check_invariants()
 
 
+def test_a_turn_that_kills_its_workers_takes_no_other_with_it():
+    """Eight turns run beside it each time, and all are waiting when its workers die."""
+    with harness.Env() as env:
+        env.modelsim()
+        quick_scheduler(env)
+        env.execute("create or replace function nocturne.probation() returns interval"
+                    " language sql immutable as $$ select interval '1 s' $$")
+        env.llm_agent('a')
+        env.put_agent('killer', {'kind': 'process', 'command': ['sh', '-c', 'kill -9 $PPID']})
+        innocent = [env.submit('a', 'gate poison then say ok') for _ in range(4)]
+        killer = env.submit('killer', 'x')
+        innocent += [env.submit('a', 'gate poison then say ok') for _ in range(4)]
+
+        def status():
+            return env.value("select nocturne.task_status('%s')" % killer)
+        while status() != 'failed':
+            worker = env.worker(wait=False, **QUICK)
+            worker.killed = True
+            harness.wait_until(lambda: not worker.alive or status() == 'failed', 40)
+        assert env.task(killer)['error']['code'] == 'QUARANTINED', env.task(killer)
+        env.sim.open_gate('poison')
+        for task_id in innocent:
+            task = env.wait_task(task_id, status='completed')
+            assert [a['outcome'] for a in task['attempts']].count('lost') >= 2, task
+        env.check_invariants()
+
+
 # ---- in every state of a turn ----
 
 def crash_and_finish(state, agent='a', asked=(1, 1)):
