@@ -242,6 +242,12 @@ def quick_scheduler(env):
     return env.scheduler(**{'worker-ttl': '1s', 'rescue-every': '200ms'})
 
 
+def short_probation(env):
+    """Turns that two workers have died of start half a second apart."""
+    env.execute("create or replace function nocturne.probation() returns interval"
+                " language sql immutable as $$ select interval '500 ms' $$")
+
+
 def logging_tool(name, path, nap=0, **more):
     """A tool whose effect is a line with its idempotency key in a file."""
     return {'type': 'process', 'name': name, 'command': [

@@ -49,8 +49,7 @@ def test_a_turn_that_kills_its_workers_takes_no_other_with_it():
     with harness.Env() as env:
         env.modelsim()
         quick_scheduler(env)
-        env.execute("create or replace function nocturne.probation() returns interval"
-                    " language sql immutable as $$ select interval '1 s' $$")
+        fakes.short_probation(env)
         env.llm_agent('a')
         env.put_agent('killer', {'kind': 'process', 'command': ['sh', '-c', 'kill -9 $PPID']})
         innocent = [env.submit('a', 'gate poison then say ok') for _ in range(4)]

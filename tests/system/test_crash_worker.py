@@ -58,20 +58,23 @@ def stall_to_death(_matrix, process):
 
 def hold_row(matrix, process):
     """Its beats find no answer for a while, and what it runs comes to its next call."""
-    ids = [matrix.submit('a', 'ratelimit 5 then say %d' % len(matrix.tasks)) for _ in range(8)]
+    ids = [matrix.submit('a', 'ratelimit 2 after 2 then say %d' % len(matrix.tasks)) for _ in range(8)]
     ids += [matrix.submit('a', SCRIPT) for _ in range(4)]
     harness.wait_until(lambda: not process.alive or matrix.env.value(
-        "select count(*) >= 6 from nocturne.lease l"
+        "select count(*) >= 3 from nocturne.lease l"
         " join nocturne.worker w using (worker_id) where w.name = '%s' and l.task_id in ('%s')"
         % (name_of(process), "','".join(ids))), 10, 'turns of the worker that is to be held')
-    lock(matrix, "select 1 from nocturne.worker where name = '%s' for update" % name_of(process), 1.2)
+    lock(matrix, "select 1 from nocturne.worker where name = '%s' for update" % name_of(process), 5,
+         lambda: process.alive)
 
 
-def lock(matrix, query, seconds):
+def lock(matrix, query, seconds, while_=lambda: True):
     session = matrix.env.psql()
     session.run('begin')
     session.run(query)
-    time.sleep(seconds)
+    end = time.monotonic() + seconds
+    while while_() and time.monotonic() < end:
+        time.sleep(0.05)
     session.run('commit')
     session.close()
     matrix.env.sessions.remove(session)
@@ -106,6 +109,7 @@ def test_a_worker_dies_in_every_state():
         env.modelsim()
         env.scheduler(**{'worker-ttl': '1s', 'rescue-every': '200ms'})
         env.api()
+        fakes.short_probation(env)  # all turns here come to have seen two workers die
         endpoint = crash.standard(env, folder)
         matrix = crash.Matrix(env, 'worker')
         matrix.apis.append(env.http)
