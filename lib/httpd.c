@@ -19,17 +19,18 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define TICK_MS       250
-#define LINGER_MS     2000
-#define PING_MS       30000
-#define DRAIN_IDLE_MS 250 /* who asks more often than that is not cut while it asks */
-#define ACCEPT_BURST  64  /* then others have their turn */
-#define BACKLOG       1024
-#define SURPLUS_CONNS 32 /* above max_conns: they get a readable 429, more are just closed */
-#define KEEPALIVE_S   60
-#define SILENT_MS     30000 /* unacknowledged that long: the peer is dead */
-#define NOTSENT_BYTES 16384 /* the kernel holds no more than this unsent, the rest is ours */
-#define RESERVED_FDS  64    /* for what is not a connection */
+#define TICK_MS         250
+#define LINGER_MS       2000
+#define PING_MS         30000
+#define DRAIN_IDLE_MS   250 /* what is on its way when we begin to leave has come by then */
+#define DRAIN_SILENT_MS 750 /* who asks more often than that is not cut while it asks */
+#define ACCEPT_BURST    64  /* then others have their turn */
+#define BACKLOG         1024
+#define SURPLUS_CONNS   32 /* above max_conns: they get a readable 429, more are just closed */
+#define KEEPALIVE_S     60
+#define SILENT_MS       30000 /* unacknowledged that long: the peer is dead */
+#define NOTSENT_BYTES   16384 /* the kernel holds no more than this unsent, the rest is ours */
+#define RESERVED_FDS    64    /* for what is not a connection */
 
 union address {
     struct sockaddr any;
@@ -156,26 +157,35 @@ static void drop_all(struct httpd *httpd)
         conn_drop(container_of(node, struct conn, all), true);
 }
 
-/* Idle, and nothing has come that was not read yet. */
-static bool is_silent(const struct conn *c)
+/* Idle for long enough, and nothing has come that was not read yet. */
+static bool is_silent(const struct conn *c, uint64_t now)
 {
+    uint64_t idle_since = c->due_at - c->httpd->span_ms[DUE_IDLE];
     int unread = 0;
     uv_os_fd_t fd;
 
-    return c->state == CONN_IDLE && (uv_fileno((const uv_handle_t *)&c->tcp, &fd) != 0 ||
-                                     ioctl(fd, FIONREAD, &unread) != 0 || unread == 0);
+    return now >= idle_since + DRAIN_SILENT_MS &&
+           (uv_fileno((const uv_handle_t *)&c->tcp, &fd) != 0 ||
+            ioctl(fd, FIONREAD, &unread) != 0 || unread == 0);
 }
 
-static void end_idle(struct httpd *httpd)
+static void end_idle(struct httpd *httpd, uint64_t now)
 {
     void (*quiet)(void *owner) = httpd->quiet;
+    bool idle = false;
 
     list_foreach (node, &httpd->conns) {
         struct conn *c = container_of(node, struct conn, all);
 
-        if (is_silent(c))
+        if (c->state != CONN_IDLE)
+            continue;
+        if (is_silent(c, now))
             conn_drop(c, false);
+        else
+            idle = true;
     }
+    if (idle && now < httpd->idle_at + DRAIN_SILENT_MS)
+        return;
     httpd->quiet = NULL;
     if (quiet)
         quiet(httpd->drained_owner);
@@ -202,7 +212,7 @@ static void on_tick(uv_timer_t *tick)
     if (httpd->draining && now >= httpd->drain_at)
         drop_all(httpd);
     else if (httpd->draining && now >= httpd->idle_at)
-        end_idle(httpd);
+        end_idle(httpd, now);
 }
 
 /* One round; what is put on the list meanwhile waits for the next, so that reading goes on. */

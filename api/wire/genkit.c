@@ -81,11 +81,17 @@ static void on_rested(void *owner)
         look_check(look);
 }
 
+/* By the end of the drain, before another try has an answer. */
+static bool will_be_cut(const struct api *api)
+{
+    return api->draining && clock_mono_ms() + 2 * READ_AGAIN_MS >= api->cut_ms;
+}
+
 /* True when it will be tried again. */
 static bool look_rest(struct look *look, const struct err *err)
 {
     if ((err->code != ERR_UNAVAILABLE && err->code != ERR_TIMEOUT) ||
-        clock_mono_ms() >= look->until_ms || look->gk->api->draining)
+        clock_mono_ms() >= look->until_ms || will_be_cut(look->gk->api))
         return false;
     look_enter(look, LOOK_RESTING);
     delay_start(look->gk->delays, &look->rest, READ_AGAIN_MS, on_rested, look);

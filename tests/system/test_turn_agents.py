@@ -204,7 +204,7 @@ def test_http_agent_that_fails():
     failed(http('/bad'), 'AGENT_FAILED', 'status 400', False)
     failed(http('/busy'), 'AGENT_FAILED', 'status 503', True)
     failed(http('/half'), 'AGENT_FAILED', 'without a result', True)
-    failed(http('/slow', timeout='200ms'), 'AGENT_FAILED', 'time-out', True)
+    failed(http('/slow', timeout='200ms'), 'AGENT_FAILED', 'did not answer in time', True)
     failed(http('/large', limits={'max_output_bytes': 1000}), 'OUTPUT_TOO_LARGE', retryable=False)
     failed({'kind': 'http', 'url': 'http://127.0.0.1:%d/' % harness.free_port()}, 'AGENT_FAILED',
            'http:', True)
