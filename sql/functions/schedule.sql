@@ -91,7 +91,7 @@ end $$;
 
 -- How long a turn that two workers have died of runs before another such may start beside it.
 create or replace function nocturne.probation() returns interval language sql immutable as $$
-    select interval '10 s'
+    select interval '5 s'
 $$;
 
 -- Leases of dead workers go back. A turn that took three workers with it is quarantined; one that
