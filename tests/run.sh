@@ -83,8 +83,8 @@ else
     if runs modes; then
         for mode in poll pgbouncer; do # of `all`, what tells most; `modes` runs everything
             case $what-$mode in
-            all-poll) names='test_end_to_end test_turn_sessions test_rolling test_api' ;;
-            all-*) names='test_end_to_end test_turn_tools test_crash test_api' ;;
+            all-poll) names='test_end_to_end test_turn_sessions test_rolling test_api.' ;;
+            all-*) names='test_end_to_end test_turn_tools test_crash. test_api.' ;;
             *) names=$* ;;
             esac
             echo "mode $mode"
