@@ -111,6 +111,23 @@ int64_t store_read_rescued(PGresult *res)
     return column_int(res, 0, 0);
 }
 
+void store_backend_end(struct pg *pg, struct pg_call *call, uint64_t stuck_ms, uint64_t timeout_ms,
+                       pg_done_fn *done, void *owner)
+{
+    pg_call_init(call, SQL_BACKEND_END);
+    pg_param_int(call, (int64_t)stuck_ms);
+    pg_exec(pg, call, timeout_ms, done, owner);
+}
+
+void store_read_ended(PGresult *res, int row, struct ended_row *ret_row)
+{
+    *ret_row = (struct ended_row){
+        .pid = column_int(res, row, 0),
+        .program = PQgetvalue(res, row, 1),
+        .age_ms = column_int(res, row, 2),
+    };
+}
+
 void store_retain_remove(struct pg *pg, struct pg_call *call, uint64_t age_ms, const char *after,
                          int64_t limit, pg_done_fn *done, void *owner)
 {

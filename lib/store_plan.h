@@ -62,6 +62,15 @@ void store_lease_rescue(struct pg *pg, struct pg_call *call, int64_t limit, uint
                         pg_done_fn *done, void *owner);
 int64_t store_read_rescued(PGresult *res);
 
+/* backend_end.sql. `program` is valid while the result is. */
+struct ended_row {
+    int64_t pid, age_ms;
+    const char *program;
+};
+void store_backend_end(struct pg *pg, struct pg_call *call, uint64_t stuck_ms, uint64_t timeout_ms,
+                       pg_done_fn *done, void *owner);
+void store_read_ended(PGresult *res, int row, struct ended_row *ret_row); /* store_rows() of them */
+
 /* retain_remove.sql. `after` is NULL at the start; true when more is to come, from `ret_after`. */
 void store_retain_remove(struct pg *pg, struct pg_call *call, uint64_t age_ms, const char *after,
                          int64_t limit, pg_done_fn *done, void *owner);

@@ -15,6 +15,7 @@
 #include "rescue.h"
 #include "retain.h"
 #include "vanish.h"
+#include "watchdog.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -25,7 +26,7 @@
 struct settings {
     char *database, *name, *log_level;
     bool notify, prepare;
-    uint64_t leader_every, leader_ttl, poll, rescue_every, worker_ttl, vanish, retention,
+    uint64_t leader_every, leader_ttl, poll, rescue_every, worker_ttl, vanish, stuck, retention,
         retain_every;
 };
 
@@ -44,6 +45,8 @@ static const struct config_key keys[] = {
     CONFIG_KEY(
         struct settings, vanish, CONFIG_MS, "2s",
         "how long a silent worker's connection is away before it is dead; 0: wait for its TTL"),
+    CONFIG_KEY(struct settings, stuck, CONFIG_MS, "10s",
+               "how long a daemon may take no answer before its session is ended; 0: for ever"),
     CONFIG_KEY(struct settings, notify, CONFIG_BOOL, "on",
                "NOTIFY the processes that listen; off when none does"),
     CONFIG_KEY(struct settings, prepare, CONFIG_BOOL, "on",
@@ -63,6 +66,7 @@ struct scheduler {
     struct due *due;
     struct rescue *rescue;
     struct vanish *vanish;
+    struct watchdog *watchdog;
     struct retain *retain;
     bool stopping;
 };
@@ -76,6 +80,7 @@ static void on_role(void *owner, bool leads)
     due_lead(s->due, leads);
     rescue_lead(s->rescue, leads);
     vanish_lead(s->vanish, leads);
+    watchdog_lead(s->watchdog, leads);
     retain_lead(s->retain, leads);
 }
 
@@ -97,6 +102,7 @@ static void on_stop(void *owner)
     s->stopping = true;
     due_close(s->due);
     vanish_close(s->vanish);
+    watchdog_close(s->watchdog);
     rescue_close(s->rescue);
     retain_close(s->retain);
     notify_close(s->notify);
@@ -153,6 +159,7 @@ static void start(struct scheduler *s)
     s->due = due_new(uv, s->pg, s->notify, conf->poll);
     s->rescue = rescue_new(uv, s->pg, s->notify, conf->rescue_every, conf->worker_ttl);
     s->vanish = vanish_new(uv, s->pg, s->rescue, conf->vanish);
+    s->watchdog = watchdog_new(uv, s->pg, conf->stuck);
     s->retain = retain_new(uv, s->retain_pg, conf->retention, conf->retain_every);
     s->leader =
         leader_new(uv, s->leader_pg, s->holder, conf->leader_every, conf->leader_ttl, on_role, s);

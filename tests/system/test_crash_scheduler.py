@@ -56,7 +56,7 @@ def lose_worker(matrix, _process):
 TRIGGERS = {
     'leader.leaving': end, 'leader.end': end, 'notify.closing': end, 'pg.closed': end,
     'pg.down': cut, 'due.idle': depose, 'rescue.idle': depose, 'retain.idle': depose,
-    'vanish.idle': depose, 'rescue.rescuing': lose_worker, 'vanish.declaring': lose_worker,
+    'vanish.idle': depose, 'watchdog.idle': depose, 'rescue.rescuing': lose_worker, 'vanish.declaring': lose_worker,
 }
 
 

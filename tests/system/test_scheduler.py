@@ -1,5 +1,7 @@
 """The scheduler: one leads, another takes over, and nothing is done twice. Workers are rows here."""
+import os
 import re
+import signal
 import time
 
 import harness
@@ -211,6 +213,34 @@ def running(env, n, ttl_ms):
     worker = register(session, 'doomed', ttl_ms)
     assert len(claim(session, worker, n)) == n
     return session, worker
+
+
+def test_a_session_that_takes_no_answers_is_ended():
+    """A stopped listener with more hints than its socket holds; another program that hangs alike."""
+    stuck = ("select count(*) from pg_stat_activity where datname = current_database()"
+             " and application_name %s and wait_event = 'ClientWrite'")
+    with fresh() as env:
+        env.scheduler(stuck='1500ms', **QUICK)
+        api = env.api(hints='on', database=env.cluster.conninfo(env.db))
+        stranger = env.psql()
+        stranger.run("set application_name = 'a stranger'; listen nocturne")
+        os.kill(stranger.popen.pid, signal.SIGSTOP)
+        api.stop()
+        for _ in range(20):
+            env.execute("select pg_notify('nocturne', repeat('x', 56) || i)"
+                        ' from generate_series(1, 10000) i')
+        process = env.processes[0]
+        process.wait_log(r'backend=\d+ .*ended a session of nocturne-api', 15)
+        age = int(process.wait_log(r'its transaction was (\d+) ms old').group(1))
+        assert 1500 <= age < 6000, age
+        wait_until(lambda: env.value(stuck % "like 'nocturne-%'") == 0, 5, 'it is gone')
+        assert env.value(stuck % "= 'a stranger'") == 1, 'that of somebody else is left alone'
+        os.kill(stranger.popen.pid, signal.SIGCONT)
+        api.cont()
+        task_id = env.http.post('/v1/agents/a/tasks', {'input': 'x'}).ok(202).json['task_id']
+        assert env.http.post('/v1/tasks/%s/abort' % task_id).status in (200, 202)
+        assert process.log().count('ended a session') == 1, process.tail()
+        env.check_invariants()
 
 
 def test_leases_of_a_dead_worker_go_back():
