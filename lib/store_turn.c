@@ -5,6 +5,8 @@
 #include <string.h>
 
 #define TIMEOUT_MS 5000
+/* What a claim took is stranded until it is given up: below a heartbeat. */
+#define CLAIM_TIMEOUT_MS 1500
 
 void store_worker_register(struct pg *pg, struct pg_call *call, const char *name, int64_t slots,
                            uint64_t ttl_ms, pg_done_fn *done, void *owner)
@@ -110,7 +112,7 @@ void store_turn_claim(struct pg *pg, struct pg_call *call, int64_t worker_id, in
     pg_param_int(call, worker_id);
     pg_param_int(call, limit);
     pg_param_array(call, watermarks);
-    pg_exec(pg, call, TIMEOUT_MS, done, owner);
+    pg_exec(pg, call, CLAIM_TIMEOUT_MS, done, owner);
 }
 
 void store_read_claim(PGresult *res, int row, struct claim_row *ret_row)

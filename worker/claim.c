@@ -4,7 +4,7 @@
  * IDLE      `poll` runs; a hint comes earlier. Without hints it runs faster after a find: who has
  *           sent one turn may wait for it to send the next
  * CLAIMING  turn_claim is in flight. If its answer is lost the leases exist and nobody knows of
- *           them: the heartbeat's count shows it and they are handed back
+ *           them: a heartbeat is sent at once, its count shows it, and they are handed back
  * LOADING   turn_load of a piece of what was claimed; tried again while the database is away. A
  *           piece that fails otherwise is halved; a single turn that cannot be loaded is left out,
  *           so that it does not stop the others, and goes back with the next reconciliation
@@ -73,6 +73,7 @@ static void claim_enter(struct claim *c, enum claim_state state)
     hook_state("claim", (int)state);
 }
 
+/* The next claim starts later, so the owner finds none under way. */
 static void claim_rest(struct claim *c)
 {
     claim_enter(c, CLAIM_IDLE);
@@ -199,8 +200,12 @@ static void on_claimed(void *owner, PGresult *res, const struct err *err)
     struct claim *c = owner;
 
     if (c->stale || err->code != ERR_OK) {
-        if (err->code != ERR_OK && err->code != ERR_CANCELED && !c->stale)
+        bool failed = err->code != ERR_OK && err->code != ERR_CANCELED && !c->stale;
+
+        if (failed) {
             log_line(LOG_WARN, "", "cannot claim: %s", err->msg);
+            c->cbs.on_lost(c->cbs.owner);
+        }
         c->stale = false;
         claim_rest(c);
         return;

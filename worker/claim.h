@@ -16,6 +16,7 @@ struct claim_callbacks {
     int (*room)(void *owner); /* most turns to take now; 0: none */
     void (*on_turn)(void *owner, const struct claim_row *claim, const struct load_row *load);
     void (*on_idle)(void *owner); /* claim_is_busy() has become false */
+    void (*on_lost)(void *owner); /* a claim had no answer: its leases may exist, and none knows */
     void *owner;
 };
 

@@ -34,6 +34,10 @@
 #define LOOK_MS    100
 #define CUT_OFF_MS 1900 /* below the 2 s for which scheduler/vanish.c must miss a session */
 
+/* What was sent on a connection that is gone may be executed a little later still. */
+#define HURRY_MS    250
+#define HURRY_BEATS 2
+
 enum beat_state {
     BEAT_REGISTERING, /* store_worker_register() */
     BEAT_RESTING,     /* the timer */
@@ -54,6 +58,7 @@ struct heartbeat {
     uint64_t alive_ms;  /* when the last one that was answered was sent */
     uint64_t looked_ms; /* when we last ran, at the latest */
     uint64_t reach_ms;  /* when we last had a connection */
+    int hurry;          /* beats to come soon */
     bool fenced;        /* nothing runs that the database knows as ours */
     bool suspended;     /* and it has been logged */
     bool complained;
@@ -90,6 +95,16 @@ static void fence(struct heartbeat *hb, const char *why)
     hb->cbs.on_fenced(hb->cbs.owner);
 }
 
+static uint64_t pause_ms(struct heartbeat *hb)
+{
+    uint64_t every_ms = hb->conf.every_ms;
+
+    if (hb->hurry == 0 || every_ms < HURRY_MS)
+        return every_ms;
+    hb->hurry--;
+    return HURRY_MS;
+}
+
 static uint64_t act_for_ms(const struct heartbeat *hb)
 {
     return hb->conf.ttl_ms >= 4000 ? hb->conf.ttl_ms - 2000 : hb->conf.ttl_ms / 2;
@@ -105,7 +120,7 @@ static void alive(struct heartbeat *hb)
         hb->suspended = false;
         log_line(LOG_INFO, "", "worker %lld goes on", (long long)hb->worker_id);
     }
-    rest(hb, gate_is_open(hb->conf.gate) ? hb->conf.every_ms : 0);
+    rest(hb, gate_is_open(hb->conf.gate) ? pause_ms(hb) : 0);
 }
 
 static void on_registered(void *owner, PGresult *res, const struct err *err)
@@ -246,6 +261,13 @@ void heartbeat_close(struct heartbeat *hb)
 bool heartbeat_is_fenced(const struct heartbeat *hb)
 {
     return hb->fenced;
+}
+
+void heartbeat_soon(struct heartbeat *hb)
+{
+    hb->hurry = HURRY_BEATS;
+    if (hb->state == BEAT_RESTING && !hb->complained)
+        uv_timer_start(&hb->timer, on_timer, 0, 0);
 }
 
 void heartbeat_stop(struct heartbeat *hb)

@@ -73,7 +73,7 @@ struct worker {
     struct pg_call control_call, reconcile_call, drain_call, leave_call;
     struct pg_array known;
     bool asking_controls, ask_again, reconciling;
-    int mismatches; /* beats in a row whose count of leases was not ours */
+    int64_t stranded; /* newest epoch among leases that may be unknown here; 0: none are */
     struct delay grace, limit;
 };
 
@@ -119,11 +119,6 @@ static void on_turn_end(void *owner, struct turn *turn)
     w->stats.turns_running = (uint64_t)w->nturns;
     claim_look(w->claim);
     worker_check(w);
-}
-
-static void on_claim_idle(void *owner)
-{
-    worker_check(owner);
 }
 
 /* ---- controls ---- */
@@ -201,7 +196,7 @@ static void on_registered(void *owner, int64_t worker_id)
     struct worker *w = owner;
 
     w->worker_id = worker_id;
-    w->mismatches = 0;
+    w->stranded = 0;
     flusher_set_worker(w->flusher, worker_id, w->conf->name);
     claim_set_worker(w->claim, worker_id);
     if (w->presence)
@@ -222,7 +217,6 @@ static void on_reconciled(void *owner, PGresult *res, const struct err *err)
     struct worker *w = owner;
 
     w->reconciling = false;
-    w->mismatches = 0;
     if (err->code == ERR_OK && store_rows(res) > 0) {
         log_line(LOG_WARN, "", "%d leases nobody here knew of were handed back", store_rows(res));
         notify_put(w->notify, "r");
@@ -230,17 +224,38 @@ static void on_reconciled(void *owner, PGresult *res, const struct err *err)
 }
 
 /* Leases of ours that we do not know of: the answer to a claim was lost, or turns were dropped
- * when we fenced ourselves. Only while no claim is under way can they be told apart. */
-static void reconcile(struct worker *w, int64_t newest_epoch)
+ * when we fenced ourselves. Only while no claim is under way can they be told apart: then whatever
+ * was claimed up to `stranded` is among our turns, or nobody's. A turn that has ended since the
+ * count was taken costs a statement that finds nothing. */
+static void reconcile(struct worker *w)
 {
-    if (w->reconciling)
+    struct pg *pg = pg_is_up(w->pg) ? w->pg : w->pg_hints;
+    int64_t newest_epoch = w->stranded;
+
+    if (newest_epoch == 0 || w->reconciling || claim_is_busy(w->claim))
         return;
+    w->stranded = 0;
     w->reconciling = true;
     pg_array_reset(&w->known);
     list_foreach (node, &w->turns)
         pg_array_put_uuid(&w->known, turn_task_id(turn_of_node(node)));
-    store_worker_reconcile(w->pg, &w->reconcile_call, w->worker_id, &w->known, newest_epoch,
+    store_worker_reconcile(pg, &w->reconcile_call, w->worker_id, &w->known, newest_epoch,
                            on_reconciled, w);
+}
+
+static void on_claim_idle(void *owner)
+{
+    struct worker *w = owner;
+
+    reconcile(w);
+    worker_check(w);
+}
+
+static void on_claim_lost(void *owner)
+{
+    struct worker *w = owner;
+
+    heartbeat_soon(w->heartbeat);
 }
 
 static void on_beat(void *owner, const struct beat_row *row)
@@ -250,12 +265,8 @@ static void on_beat(void *owner, const struct beat_row *row)
     take_controls(w, row->controls);
     if (w->presence)
         presence_check(w->presence);
-    if (row->leases > w->nturns && !claim_is_busy(w->claim))
-        w->mismatches++;
-    else
-        w->mismatches = 0;
-    if (w->mismatches >= 2)
-        reconcile(w, row->newest_epoch);
+    w->stranded = row->leases > w->nturns ? row->newest_epoch : 0;
+    reconcile(w);
     claim_look(w->claim);
 }
 
@@ -302,8 +313,11 @@ struct worker *worker_start(struct loop *loop, const struct worker_conf *conf)
                                                  .on_fenced = on_fenced,
                                                  .stats = stats_text,
                                                  .owner = w};
-    const struct claim_callbacks claim_cbs = {
-        .room = room, .on_turn = on_turn, .on_idle = on_claim_idle, .owner = w};
+    const struct claim_callbacks claim_cbs = {.room = room,
+                                              .on_turn = on_turn,
+                                              .on_idle = on_claim_idle,
+                                              .on_lost = on_claim_lost,
+                                              .owner = w};
 
     w->loop = loop;
     w->conf = conf;

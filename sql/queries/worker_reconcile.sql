@@ -8,8 +8,9 @@ with lost as (
     delete from nocturne.lease x
     where x.task_id = any(array(
         select l.task_id from nocturne.lease l
-        where l.worker_id = $1::bigint and l.task_id <> all($2::uuid[]) and l.epoch <= $3::bigint
-        for update skip locked))
+        where l.worker_id = $1::bigint and l.epoch <= $3::bigint
+          and not exists (select 1 from unnest($2::uuid[]) known where known = l.task_id)
+        for update of l skip locked))
     returning x.*
 ), attempts as (
     insert into nocturne.attempt (task_id, epoch, worker, started_at, outcome)

@@ -104,6 +104,8 @@ static int epoch_places(struct state *s, uint8_t **out)
                 out[n++] = &s->proc[p].turn[i].epoch;
         if (s->proc[p].beat == BEAT_LIVE)
             out[n++] = &s->proc[p].newest;
+        if (s->proc[p].stranded)
+            out[n++] = &s->proc[p].stranded;
     }
     for (int i = 0; i < ORPHANS; i++) {
         if (s->orphan[i].kind == ORPHAN_WRITE)

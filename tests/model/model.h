@@ -70,7 +70,8 @@ enum up { UP_DOWN, UP_RUNNING, UP_DRAINING, UP_LEAVING };
 enum beat { BEAT_NONE, BEAT_LIVE, BEAT_DEAD }; /* the answer on its way */
 
 struct proc {
-    uint8_t up, inc, fenced, mismatches;
+    uint8_t up, inc, fenced;
+    uint8_t stranded; /* newest epoch among leases that may be unknown here; 0: none are */
     uint8_t beat, count, newest;
     uint8_t leave_leases, leave_row; /* worker_leave has begun: what it saw */
     struct flush flush;

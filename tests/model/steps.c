@@ -417,16 +417,16 @@ static void drop_all(struct proc *proc)
             turn_drop(proc, i);
 }
 
-static void reconcile(const struct state *s, struct state *n, int p)
+static void reconcile(struct state *n, int p)
 {
     struct proc *proc = &n->proc[p];
     unsigned known = 0;
-    uint8_t bound = s->proc[p].newest;
+    uint8_t bound = proc->stranded;
 
     for (int i = 0; i < SLOTS; i++)
         if (proc->turn[i].stage > STAGE_CLAIMED)
             known |= 1u << proc->turn[i].task;
-    proc->mismatches = 0;
+    proc->stranded = 0;
     struct state late = *n;
     struct orphan *o = free_orphan(&late);
 
@@ -437,6 +437,11 @@ static void reconcile(const struct state *s, struct state *n, int p)
             .kind = ORPHAN_RECONCILE, .inc = proc->inc, .known = (uint8_t)known, .bound = bound};
         emit(&late, STEP_given_up, p, 0);
     }
+}
+
+static bool may_reconcile(const struct proc *proc)
+{
+    return proc->stranded && (!claim_is_busy(proc) || mutant == MUTANT_RECONCILE_BUSY);
 }
 
 static void beaten(const struct state *s, int p)
@@ -465,21 +470,27 @@ static void beaten(const struct state *s, int p)
         }
         n.inc[inc] = (struct inc){ROW_LIVE, 0};
         proc->inc = (uint8_t)inc;
-        proc->fenced = proc->mismatches = 0;
+        proc->fenced = proc->stranded = 0;
         emit(&n, STEP_worker_register, p, 0);
         return;
     }
     proc->fenced = 0;
     for (int i = 0; i < SLOTS; i++)
         turns += proc->turn[i].stage > STAGE_CLAIMED;
-    if (s->proc[p].count > turns && (!claim_is_busy(proc) || mutant == MUTANT_RECONCILE_BUSY))
-        proc->mismatches++;
-    else
-        proc->mismatches = 0;
-    if (proc->mismatches >= 2)
-        reconcile(s, &n, p);
+    proc->stranded = s->proc[p].count > turns ? s->proc[p].newest : 0;
+    if (may_reconcile(proc))
+        reconcile(&n, p);
     else
         emit(&n, STEP_worker_beat, p, 0);
+}
+
+/* What a beat has shown while a claim was under way. */
+static void step_reconcile(const struct state *s, int p)
+{
+    struct state n = *s;
+
+    if (may_reconcile(&s->proc[p]))
+        reconcile(&n, p);
 }
 
 static void step_beat(const struct state *s, int p)
@@ -748,6 +759,7 @@ void steps_all(const struct state *s,
         step_controls(s, p);
         step_claim(s, p);
         step_claimed(s, p);
+        step_reconcile(s, p);
         step_flush(s, p);
         for (int i = 0; i < SLOTS; i++)
             step_turn(s, p, i);
@@ -784,6 +796,7 @@ static void steps_in_order(const struct state *s)
         step_controls(s, p);
         step_flush(s, p);
         step_claimed(s, p);
+        step_reconcile(s, p);
         for (int i = 0; i < SLOTS; i++)
             step_turn(s, p, i);
         step_down(s, p);

@@ -424,6 +424,22 @@ def test_one_turn_that_cannot_be_written_costs_the_others_little():
         own.check_invariants()
 
 
+def test_a_claim_whose_answer_is_lost_is_handed_back_at_once():
+    """Long before a heartbeat would have shown it."""
+    with harness.Env() as env:
+        env.put_agent('e', {'kind': 'echo'})
+        task_id = env.submit('e', 'x')
+        worker = env.worker(env={'TEST_FAIL_SQL': '08006:1'}, beat_every='8s', beat_ttl='30s')
+        task = env.wait_task(task_id, 15, 'completed')
+        assert worker.log().count('test: turn_claim fails') == 1, worker.tail()
+        outcomes = [a['outcome'] for a in task['attempts']]
+        assert outcomes[0] == 'released' and outcomes[-1] == 'completed', task
+        longest = env.value('select max(extract(epoch from ended_at - started_at))::float8'
+                            ' from nocturne.attempt')
+        assert longest < 3, longest
+        env.check_invariants()
+
+
 def test_a_turn_that_cannot_be_loaded_does_not_stop_the_others():
     with harness.Env() as own:
         own.put_agent('echo', {'kind': 'echo'})
