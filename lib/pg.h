@@ -72,7 +72,8 @@ void pg_call_also(struct pg_call *call, struct pg_call *next);
 void pg_exec(struct pg *pg, struct pg_call *call, uint64_t timeout_ms, pg_done_fn *done,
              void *owner);
 
-/* When the server goes away, try again after `ms` at the most (1 s). Later on: see pg.c. */
+/* While others of this process are up, try again after `ms` at the most (1 s). When all are down
+ * the smallest looks for the server: see pg.c. */
 void pg_retry_within(struct pg *pg, uint64_t ms);
 
 bool pg_is_up(const struct pg *pg);

@@ -5,6 +5,7 @@ import socket
 import struct
 import tempfile
 import threading
+import time
 
 KEY = b'K\x00\x00\x00\x0c'  # BackendKeyData: process id and secret
 
@@ -12,14 +13,14 @@ KEY = b'K\x00\x00\x00\x0c'  # BackendKeyData: process id and secret
 class PgProxy:
     """conninfo() is that of `env`, through here. `refuses`: new connections are closed at once;
     `hole`: nothing goes through and nothing is closed; `pools`: clients are told the process id of
-    nobody, as by a pooler."""
+    nobody, as by a pooler. `arrivals`: when clients came, time.monotonic()."""
 
     def __init__(self, env, pools=False):
         self.env, self.pools = env, pools
         self.refuses = self.closed = False
         self.flows = threading.Event()
         self.flows.set()
-        self.pairs = []
+        self.pairs, self.arrivals = [], []
         self.folder = tempfile.mkdtemp(prefix='nocturne-proxy-')
         os.chmod(self.folder, 0o755)
         self.listener = socket.socket(socket.AF_UNIX)
@@ -57,6 +58,7 @@ class PgProxy:
                 client, _ = self.listener.accept()
             except OSError:
                 return
+            self.arrivals.append(time.monotonic())
             if self.refuses:
                 client.close()
                 continue

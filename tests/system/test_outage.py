@@ -12,6 +12,7 @@ import time
 import cluster
 import fakes
 import harness
+import proxy
 from fakes import frame, head, lines_of, logging_tool, of_type, text_of
 from harness import wait_until
 
@@ -177,6 +178,31 @@ def test_the_same_incarnation_goes_on_after_a_cut_that_nobody_judged():
         env.check_invariants()
         worker.end()
         cut.drop()
+
+
+# ---- a server that comes back is not stormed ----
+
+def test_one_connection_of_a_process_looks_for_a_server_that_is_away():
+    with harness.Env() as env:
+        env.put_agent('e', {'kind': 'echo'})
+        between = proxy.PgProxy(env)
+        worker = env.worker(database=between.conninfo())
+        wait_until(lambda: len(between.pairs) == 3, 10, 'its connections')
+        for seconds, most in ((3, 12), (0, 3)):  # refused, at most every 400 ms; only cut
+            between.refuses = seconds > 0
+            before = len(between.arrivals)
+            between.cut()
+            time.sleep(seconds)
+            assert len(between.arrivals) - before <= most, between.arrivals[before:]
+            between.refuses, over = False, time.monotonic()
+            env.wait_task(env.submit('e', 'x'), 15, 'completed')
+            took = time.monotonic() - over
+            assert took < (4 if seconds else 1.5), took
+            wait_until(lambda: len(between.pairs) == 3, 5, 'all are back')
+        assert 'fences itself' not in worker.log(), worker.tail()
+        worker.end()
+        between.close()
+        env.check_invariants()
 
 
 # ---- nobody is declared dead for what the database did ----

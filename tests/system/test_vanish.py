@@ -51,7 +51,7 @@ class Setting:
     def check_undisturbed(self):
         """For longer than the grace after whatever happened: nobody has died."""
         time.sleep(4)
-        assert 'is dead' not in self.scheduler.log(), self.scheduler.tail()
+        assert 'this worker is dead' not in self.scheduler.log(), self.scheduler.tail()
         assert self.runs_on() == self.worker, self.first.tail()
         assert self.env.value("select count(*) from nocturne.attempt") == 0
 
@@ -166,7 +166,7 @@ def restarted(how):
                                          % (s.session() or 0)), 30, 'a new session')
         time.sleep(4)
         # a start that took longer than it may act made it hand back by itself, uncharged
-        assert 'is dead' not in s.scheduler.log(), s.scheduler.tail()
+        assert 'this worker is dead' not in s.scheduler.log(), s.scheduler.tail()
         assert env.value("select count(*) from nocturne.attempt where outcome = 'lost'") == 0
         s.end()
         env.close()
