@@ -358,12 +358,19 @@ static int pg_send_call(struct pg *pg, const struct pg_call *call)
     return PQpipelineSync(pg->conn) ? 0 : -1;
 }
 
+/* When a client goes away between the answers to two transactions, PgBouncer (1.18) gives its
+ * server to the next one, who takes the second answer for his own. So there is one at a time. */
+static int pg_width(const struct pg *pg)
+{
+    return pg->pooled ? 1 : MAX_IN_FLIGHT;
+}
+
 /* Send what is queued, as far as the pipeline is wide. */
 static void pg_send(struct pg *pg)
 {
     struct pg_call *call;
 
-    while (pg->in_flight < MAX_IN_FLIGHT && (call = first_of(&pg->queue))) {
+    while (pg->in_flight < pg_width(pg) && (call = first_of(&pg->queue))) {
         list_remove(&call->node);
         list_append(&pg->sent, &call->node);
         if (pg->in_flight++ == 0) {
