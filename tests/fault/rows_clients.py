@@ -139,7 +139,7 @@ def thundering(f):
         worst = max(sum(at <= other < at + 1 for other in times) for at in times)
         f.count('new connections in the worst second per 100 workers', worst * 100 / workers, 50)
         f.show('%d in all; three a worker at 50 a second would take 6 s, and 90 %% of the throughput is to'
-               ' be back in 5 s: see lib/pg.c' % len(times))
+               ' be back in 5 s (ARCHITECTURE.md)' % len(times))
 
 
 def crowd_argv(stage, proxy, i):
