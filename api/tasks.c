@@ -449,13 +449,7 @@ static void on_aborted(void *owner, PGresult *res, const struct err *err)
         return;
     }
     running = strcmp(row.now, "aborting") == 0;
-    if (running) {
-        notify_abort(r->api->notify, row.worker_id);
-    } else if (!row.before) {
-        notify_task(r->api->notify, 'c', r->params[0]);
-        notify_task(r->api->notify, 'd', r->params[0]);
-        notify_put(r->api->notify, "r"); /* the next of its session */
-    }
+    notify_abort(r->api->notify, r->params[0], running, row.worker_id, !row.before);
     json_open(&out, '{');
     json_put_member_str(&out, "task_id", r->params[0]);
     json_put_member_str(&out, "status", row.now);

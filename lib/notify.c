@@ -154,12 +154,19 @@ void notify_task(struct notify *n, char kind, const char *task_id)
     notify_put(n, payload);
 }
 
-void notify_abort(struct notify *n, const char *worker_id)
+void notify_abort(struct notify *n, const char *task_id, bool running, const char *worker_id,
+                  bool ended)
 {
     char payload[NOTIFY_MAX_BYTES + 1];
 
-    snprintf(payload, sizeof(payload), "a:%s", worker_id ? worker_id : "*");
-    notify_put(n, payload);
+    if (running) {
+        snprintf(payload, sizeof(payload), "a:%s", worker_id ? worker_id : "*");
+        notify_put(n, payload);
+    } else if (ended) {
+        notify_task(n, 'c', task_id);
+        notify_task(n, 'd', task_id);
+        notify_put(n, "r");
+    }
 }
 
 void notify_close(struct notify *n)

@@ -22,8 +22,11 @@ struct notify *notify_new(uv_loop_t *loop, struct pg *pg);
 void notify_put(struct notify *n, const char *payload);
 void notify_task(struct notify *n, char kind, const char *task_id); /* "c:TASK", "d:TASK" */
 
-/* An abort waits for the worker: "a:WORKER", or "a:*" for all when it is NULL, not known. */
-void notify_abort(struct notify *n, const char *worker_id);
+/* After an abort: of a running turn it waits for the worker, "a:WORKER", or "a:*" for all when it
+ * is NULL, not known; when it has ended the task at once, who follows it and waits for it must
+ * hear, and the next of its session may run. Neither: it was over before. */
+void notify_abort(struct notify *n, const char *task_id, bool running, const char *worker_id,
+                  bool ended);
 
 /* Send what is left and free, not before it is answered; close before `pg`. The last hints are lost
  * when `pg` is closed right after. NULL is fine. */

@@ -100,18 +100,6 @@ static bool look_rest(struct look *look, const struct err *err)
 
 /* ---- abort ---- */
 
-static void hint_abort(struct api *api, const char *task_id, const char *found, const char *now,
-                       const char *worker_id)
-{
-    if (!strcmp(now, "aborting")) {
-        notify_abort(api->notify, worker_id);
-    } else if (!strcmp(found, "pending")) {
-        notify_task(api->notify, 'c', task_id);
-        notify_task(api->notify, 'd', task_id);
-        notify_put(api->notify, "r"); /* the next of its session */
-    }
-}
-
 static void on_aborted(void *owner, PGresult *res, const struct err *err)
 {
     struct look *look = owner;
@@ -125,7 +113,8 @@ static void on_aborted(void *owner, PGresult *res, const struct err *err)
     (void)json_open(&out, '{');
     (void)json_put_member_str(&out, "snapshotId", look->snapshot_id);
     if (store_read_genkit_abort(res, &found, &now, &worker_id)) {
-        hint_abort(look->gk->api, look->snapshot_id, found, now, worker_id);
+        notify_abort(look->gk->api->notify, look->snapshot_id, !strcmp(now, "aborting"), worker_id,
+                     !strcmp(found, "pending"));
         (void)json_put_member_str(&out, "status", found);
     }
     (void)json_close(&out, '}');

@@ -62,19 +62,15 @@ static void live_free(struct genkit_live *live)
 static void on_aborted(void *owner, PGresult *res, const struct err *err)
 {
     struct genkit_live *live = owner;
-    struct notify *notify = live->lives->api->notify;
     struct abort_row row;
     struct err bad = *err;
 
     if (bad.code != ERR_OK || store_read_abort(res, &row, &bad) < 0) {
         log_line(LOG_WARN, "", "task %s: its client has left, but no abort: %s", live->task_id,
                  bad.msg);
-    } else if (!strcmp(row.now, "aborting")) {
-        notify_abort(notify, row.worker_id);
-    } else if (!row.before) {
-        notify_task(notify, 'c', live->task_id);
-        notify_task(notify, 'd', live->task_id);
-        notify_put(notify, "r");
+    } else {
+        notify_abort(live->lives->api->notify, live->task_id, !strcmp(row.now, "aborting"),
+                     row.worker_id, !row.before);
     }
     live_enter(live, LIVE_READ);
     live->ends = false;
