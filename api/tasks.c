@@ -37,7 +37,7 @@ int task_take_id(struct request *r)
 struct submit_body {
     const cJSON *input, *metadata;
     const char *agent, *key; /* of one of many; else in the path and in a header */
-    const char *session_id, *snapshot_id, *run_at, *deadline;
+    const char *session_id, *snapshot_id, *parent, *run_at, *deadline;
     int64_t priority, max_attempts;
 };
 
@@ -46,6 +46,7 @@ struct submit_body {
     FIELD(struct submit_body, "input", FIELD_ANY, input, .required = true),                        \
     FIELD(struct submit_body, "session_id", FIELD_STR, session_id),                                \
     FIELD(struct submit_body, "snapshot_id", FIELD_STR, snapshot_id),                              \
+    FIELD(struct submit_body, "parent", FIELD_STR, parent),                                        \
     FIELD(struct submit_body, "run_at", FIELD_STR, run_at),                                        \
     FIELD(struct submit_body, "deadline", FIELD_STR, deadline),                                    \
     FIELD(struct submit_body, "priority", FIELD_INT, priority, .min = 0, .max = 9),                \
@@ -120,6 +121,10 @@ static void read_submit(struct request *r, const struct pointer *at, const struc
                           "must be 1 to 128 of A-Z a-z 0-9 . _ : -");
     if (body->snapshot_id && !id_is_uuid(body->snapshot_id))
         (void)problem_add(problems, POINTER_KEY(at, "snapshot_id"), "must be a UUID");
+    if (body->parent && !id_is_uuid(body->parent))
+        (void)problem_add(problems, POINTER_KEY(at, "parent"), "must be a UUID");
+    else if (body->parent)
+        row->options = request_own(r, xasprintf("{\"parent\":\"%s\"}", body->parent));
     row->run_at = read_moment(r, at, "run_at", body->run_at, problems);
     row->deadline = read_moment(r, at, "deadline", body->deadline, problems);
     row->metadata = raw_member(r, text, "metadata", body->metadata);

@@ -30,7 +30,8 @@ struct args {
     const char *url;
     /* submit, resume, retry */
     bool follow, wait, fresh;
-    const char *session, *snapshot, *run_at, *deadline, *idempotency_key, *metadata, *input;
+    const char *session, *snapshot, *parent, *run_at, *deadline, *idempotency_key, *metadata,
+        *input;
     int64_t priority, max_attempts;
     struct args_list respond, restart;
     /* tail, wait, list, abort */

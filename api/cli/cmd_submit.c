@@ -91,6 +91,14 @@ static int put_input(struct buf *body, const struct args *args)
     return json_put_strn(body, text.data, text.len);
 }
 
+/* A turn that a program of a turn starts is its child. */
+static const char *parent_of(const struct args *args)
+{
+    const char *parent = args->parent ? args->parent : getenv("NOCTURNE_TASK_ID");
+
+    return parent && *parent && strcmp(parent, "none") != 0 ? parent : NULL;
+}
+
 static int make_submit(struct buf *body, const struct args *args)
 {
     (void)json_open(body, '{');
@@ -98,6 +106,7 @@ static int make_submit(struct buf *body, const struct args *args)
         return -1;
     (void)json_put_member_str(body, "session_id", args->session);
     (void)json_put_member_str(body, "snapshot_id", args->snapshot);
+    (void)json_put_member_str(body, "parent", parent_of(args));
     if (put_time(body, "run_at", "--run-at", args->run_at) < 0 ||
         put_time(body, "deadline", "--deadline", args->deadline) < 0)
         return -1;

@@ -21,6 +21,8 @@ static const struct arg_option submit_options[] = {
     STAY,
     ARG("session", ARG_STR, session, "ID", "continue this conversation, or begin it"),
     ARG("snapshot", ARG_STR, snapshot, "ID", "continue from this snapshot: a branch"),
+    ARG("parent", ARG_STR, parent, "ID",
+        "aborted with this task ($NOCTURNE_TASK_ID; none: with no other)"),
     ARG("run-at", ARG_STR, run_at, "T", "not before: a time, or a duration from now"),
     ARG("deadline", ARG_STR, deadline, "T", "not after: a time, or a duration from now"),
     ARG("priority", ARG_INT, priority, "N", "0 to 9, smaller runs first"),

@@ -247,6 +247,7 @@ void task_print_whole(struct term *term, const cJSON *task)
     field(term, "agent", "%s, revision %.0f", json_str_or(task, "agent", ""),
           cJSON_IsNumber(revision) ? revision->valuedouble : 0);
     field(term, "session", "%s", json_str_or(task, "session_id", ""));
+    field(term, "parent", "%s", json_str_or(task, "parent", ""));
     field(term, "retry of", "%s", json_str_or(task, "retry_of", ""));
     field(term, "retried by", "%s", json_str_or(task, "retried_by", ""));
     field(term, "status", "%s%s%s%s", json_str_or(task, "status", ""), *reason ? " (" : "", reason,

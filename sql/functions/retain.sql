@@ -70,7 +70,7 @@ begin
       and s.running is null and s.queue = '{}' and s.updated_at < p_before
       and not exists (select 1 from nocturne.task x join nocturne.due u on u.task_id = x.task_id
                       where x.tenant = s.tenant and x.session_id = s.session_id
-                        and u.kind <> 'deadline');
+                        and u.kind in ('start', 'retry'));
     select coalesce(array_agg(t.task_id), '{}') into ids from nocturne.task t
     where t.task_id = any(ids) and not exists (
         select 1 from nocturne.session s
@@ -83,6 +83,7 @@ begin
     delete from nocturne.attempt where task_id = any(ids);
     delete from nocturne.retry where task_id = any(ids);
     delete from nocturne.retry where next_id = any(ids);
+    delete from nocturne.child where parent = any(ids);
     delete from nocturne.done where task_id = any(ids);
     delete from nocturne.task where task_id = any(ids);
     removed := cardinality(ids);

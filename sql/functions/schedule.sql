@@ -1,28 +1,37 @@
 -- What the scheduler's leader does every tick. Order of locks: see task.sql.
 
--- Move what is due: start and retry become runnable, deadlines end what is not terminal.
--- Rows another scheduler holds are skipped, so two at once never move one twice. A deadline ends
--- one task a call: each end takes locks of every kind, see the order above.
+-- Move what is due: start and retry become runnable, deadlines and aborts of a parent end what is
+-- not terminal.
+-- Rows another scheduler holds are skipped, so two at once never move one twice. They end one
+-- task a call: each end takes locks of every kind, see the order above.
 create or replace function nocturne.release_due(p_limit int, out moved int) language plpgsql as $$
 declare
     now timestamptz := clock_timestamp(); -- a variable, because an index knows no volatile bound
     head nocturne.due;
+    now_is text;
     u record;
 begin
     moved := 0;
     select * into head from nocturne.due y where y.at <= now order by y.at limit 1;
-    if head.kind = 'deadline' then
+    if head.kind in ('deadline', 'abort') then
         delete from nocturne.due x where x.ctid = any(array(
             select y.ctid from nocturne.due y
-            where y.at <= now and y.kind = 'deadline'
+            where y.at <= now and y.kind in ('deadline', 'abort')
               and exists (select 1 from nocturne.done d where d.task_id = y.task_id)
             order by y.at limit p_limit for update skip locked));
         get diagnostics moved = row_count;
         if moved = 0 then
-            perform nocturne.abort(t.task_id, 'deadline', 'scheduler', t.tenant, 'expired')
+            select case head.kind
+                       when 'deadline' then
+                           nocturne.abort(t.task_id, 'deadline', 'scheduler', t.tenant, 'expired')
+                       else nocturne.abort(t.task_id, 'its parent was aborted', 'scheduler', t.tenant)
+                   end into now_is
             from nocturne.task t where t.task_id = head.task_id;
+            if now_is = 'aborting' then
+                perform pg_notify('nocturne', 'a:*');
+            end if;
             delete from nocturne.due x
-            where x.at = head.at and x.task_id = head.task_id and x.kind = 'deadline';
+            where x.at = head.at and x.task_id = head.task_id and x.kind = head.kind;
             moved := 1;
         end if;
         return;
@@ -31,7 +40,7 @@ begin
         with x as (
             delete from nocturne.due x where x.ctid = any(array(
                 select y.ctid from nocturne.due y
-                where y.at <= now and y.kind <> 'deadline'
+                where y.at <= now and y.kind in ('start', 'retry')
                 order by y.at limit p_limit for update skip locked))
             returning x.*
         )

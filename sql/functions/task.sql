@@ -63,11 +63,45 @@ create or replace function nocturne.fingerprint(p_print text, p_agent text, p_in
         extract(epoch from p_deadline), p_options)::text), 'UTF8'))
 $$;
 
+-- Make `p_task` a child of `p_parent`: an abort of the parent aborts it, too. The lock keeps an abort
+-- and a new child from crossing: whoever comes second sees what the first has done.
+create or replace function nocturne.adopt(p_parent uuid, p_task uuid, p_tenant text)
+returns void language plpgsql as $$
+begin
+    perform nocturne.lock_children(p_parent);
+    if not exists (select 1 from nocturne.task t
+                   where t.task_id = p_parent and t.tenant = p_tenant) then
+        raise exception 'there is no task %, to be the parent', p_parent using errcode = 'NT404';
+    elsif exists (select 1 from nocturne.done d where d.task_id = p_parent) then
+        raise exception 'task % is over and starts no more turns', p_parent using errcode = 'NT409';
+    elsif exists (select 1 from nocturne.lease l where l.task_id = p_parent and l.aborting) then
+        raise exception 'task % is being aborted and starts no more turns', p_parent
+            using errcode = 'NT409';
+    end if;
+    insert into nocturne.child values (p_parent, p_task);
+end $$;
+
+-- The parent that these options name, null when it takes no children any more.
+create or replace function nocturne.open_parent(p_options json) returns text
+language plpgsql stable as $$
+begin
+    return (select t.task_id::text from nocturne.task t
+            where t.task_id = (p_options ->> 'parent')::uuid
+              and nocturne.task_status(t.task_id) in ('scheduled', 'queued', 'running'));
+end $$;
+
+-- Until the end of the transaction; before any row is locked.
+create or replace function nocturne.lock_children(p_task uuid) returns void language plpgsql as $$
+begin
+    perform pg_advisory_xact_lock(hashtextextended('nocturne.child ' || p_task, 0));
+end $$;
+
 -- Submit one turn. Commits or rolls back with the caller's transaction. Returns the task, and
 -- `replayed` when the idempotency key had been used for the same request before.
 -- p_input     "text", {"message": {"role","content"}} or, for process and http agents, any JSON
 -- p_snapshot  continue (branch from) this snapshot instead of the session's head
--- p_options   {"resume"?: ..., "state"?: ...}; the daemons' wires use it
+-- p_options   {"parent"?: the task that starts it, "resume"?: ..., "state"?: ...}; the last two are
+--             for the daemons' wires
 -- p_print     what makes two requests of one key the same, instead of the parameters above: a
 --             time that the client gave from now is another one when it asks again
 create or replace function nocturne.submit(
@@ -121,6 +155,9 @@ begin
     if not found then
         raise exception 'there is no agent "%"', p_agent using errcode = 'NT404';
     end if;
+    if p_options ->> 'parent' is not null then
+        perform nocturne.adopt((p_options ->> 'parent')::uuid, id, p_tenant);
+    end if;
     if p_snapshot is not null then
         select t.session_id into session_id from nocturne.snapshot s
         join nocturne.task t on t.task_id = s.task_id
@@ -158,8 +195,8 @@ end $$;
 
 -- Submit many turns in one go, for the api: rows of arrays, as the parameters of submit(). Returns
 -- those that were accepted, by their place from 1. Whatever is not plain is left out, to be given
--- to submit() by itself: an unknown agent, a key that was used before, a snapshot, a session that
--- is locked or nearly full. So it waits for nobody: what it may meet are keys and sessions in the
+-- to submit() by itself: an unknown agent, a key that was used before, a parent, a snapshot, a session
+-- that is locked or nearly full. So it waits for nobody: what it may meet are keys and sessions in the
 -- moment of their making, in order, and lock_timeout ends that.
 create or replace function nocturne.submit_many(p_agents text[], p_inputs text[], p_sessions text[],
     p_snapshots uuid[], p_run_ats timestamptz[], p_priorities int[], p_metadata text[],
@@ -187,6 +224,7 @@ begin
             where x.tenant = p_tenant and x.session_id = u.session
             limit 1 for update skip locked) s on true
         where u.snapshot is null and u.priority between 0 and 9
+          and (u.options is null or u.options::json ->> 'parent' is null)
           and (u.session is null or s.waiting <= 1000 - cardinality(p_agents)
                or (s.waiting is null and cardinality(p_agents) <= 1000
                    and (select true from nocturne.session x where x.tenant = p_tenant
@@ -264,7 +302,9 @@ begin
     end if;
     select * into task_id, session_id, status, created_at, replayed
     from nocturne.submit(t.agent, 'null'::json, t.session_id, p_task, null, t.priority, t.metadata,
-        null, null, p_key, ('{"resume":' || p_resume || '}')::json, p_tenant);
+        null, null, p_key,
+        ('{"resume":' || p_resume
+         || nocturne.member('parent', nocturne.open_parent(t.options)) || '}')::json, p_tenant);
 end $$;
 
 -- Give the new task `p_next` what `p_task` has committed, with its events, as if it were another
@@ -308,7 +348,8 @@ begin
 end $$;
 
 -- Try again a turn that has failed (quarantined ones too), expired or was aborted: a new task with
--- the same request, at the end of its session, or on the same snapshot when it named one. It goes
+-- the same request, at the end of its session, or on the same snapshot when it named one, still a
+-- child of its parent unless that is over. It goes
 -- on behind the steps that are committed, with the same idempotency keys for its tools, unless
 -- `p_fresh`. Once: a turn whose retry has failed is tried again by retrying that.
 create or replace function nocturne.retry(p_task uuid, p_fresh boolean default false,
@@ -340,7 +381,10 @@ begin
     end if;
     select * into task_id, session_id, status, created_at, replayed
     from nocturne.submit(t.agent, t.input, t.session_id, t.snapshot_id, null, t.priority, t.metadata,
-        t.max_attempts, null, p_key, t.options, p_tenant, 'retry ' || p_task || ' ' || p_fresh);
+        t.max_attempts, null, p_key,
+        case when t.options ->> 'parent' is null or nocturne.open_parent(t.options) is not null
+             then t.options else (t.options::jsonb - 'parent')::json end,
+        p_tenant, 'retry ' || p_task || ' ' || p_fresh);
     if not replayed then
         insert into nocturne.retry values (p_task, task_id, case when not p_fresh then coalesce(
             (select r.origin from nocturne.retry r where r.next_id = p_task), p_task) end);
@@ -397,8 +441,19 @@ begin
     perform nocturne.advance(p_task, t.tenant, t.session_id, null);
 end $$;
 
+-- The children of an aborted task are aborted next, by the scheduler: each in a transaction of its
+-- own, because an end takes locks of every kind.
+create or replace function nocturne.abort_children(p_task uuid) returns void language plpgsql as $$
+begin
+    insert into nocturne.due (at, task_id, kind)
+    select clock_timestamp(), c.task_id, 'abort' from nocturne.child c
+    where c.parent = p_task
+      and not exists (select 1 from nocturne.done d where d.task_id = c.task_id);
+end $$;
+
 -- Ask for the end of a task. What has not started is ended here and now; a running turn reads
 -- the request with its next heartbeat (NOTIFY only hurries it).
+-- Its children follow within a second (release_due).
 -- Returns the status that holds now: 'aborting', or the terminal one, unchanged if there was one.
 create or replace function nocturne.abort(p_task uuid, p_reason text default null, p_actor text default null,
     p_tenant text default 'default', p_status text default 'aborted')
@@ -406,6 +461,7 @@ returns text language plpgsql as $$
 declare
     t nocturne.task;
     ended text;
+    taken boolean;
     body json;
 begin
     select * into t from nocturne.task x where x.task_id = p_task and x.tenant = p_tenant;
@@ -414,6 +470,7 @@ begin
     end if;
     body := ('{"reason":' || to_json(coalesce(p_reason, 'requested')) ||
              nocturne.member('actor', p_actor) || ',"latency_ms":0}')::json;
+    perform nocturne.lock_children(p_task);
     for i in 1..100 loop -- it may move between the tables while we look
         select d.status into ended from nocturne.done d where d.task_id = p_task;
         if found then
@@ -424,31 +481,34 @@ begin
             insert into nocturne.control (task_id, kind, status, reason, actor)
             values (p_task, 'abort', p_status, coalesce(p_reason, 'requested'), p_actor)
             on conflict do nothing;
+            perform nocturne.abort_children(p_task);
             return 'aborting';
         end if;
         delete from nocturne.ready r where r.task_id = p_task;
-        if found then
+        taken := found;
+        if not taken then
+            delete from nocturne.due u where u.task_id = p_task and u.kind in ('start', 'retry');
+            taken := found;
+        end if;
+        if not taken then
+            begin
+                update nocturne.session s set queue = array_remove(s.queue, p_task)
+                where s.tenant = t.tenant and s.session_id = t.session_id and p_task = any(s.queue);
+                taken := found;
+                if not taken then
+                    -- An update that waited and found the task gone from the queue has locked the
+                    -- session all the same, and rows of ready come before it: let go of it.
+                    raise sqlstate 'NT000';
+                end if;
+            exception when sqlstate 'NT000' then
+                perform pg_sleep(0.005);
+            end;
+        end if;
+        if taken then
             perform nocturne.finish(p_task, p_status, p_status, null, body);
+            perform nocturne.abort_children(p_task);
             return p_status;
         end if;
-        delete from nocturne.due u where u.task_id = p_task and u.kind <> 'deadline';
-        if found then
-            perform nocturne.finish(p_task, p_status, p_status, null, body);
-            return p_status;
-        end if;
-        begin
-            update nocturne.session s set queue = array_remove(s.queue, p_task)
-            where s.tenant = t.tenant and s.session_id = t.session_id and p_task = any(s.queue);
-            if found then
-                perform nocturne.finish(p_task, p_status, p_status, null, body);
-                return p_status;
-            end if;
-            -- An update that waited and found the task gone from the queue has locked the session
-            -- all the same, and rows of ready come before it: let go of it.
-            raise sqlstate 'NT000';
-        exception when sqlstate 'NT000' then
-            perform pg_sleep(0.005);
-        end;
     end loop;
     raise exception 'task % keeps moving', p_task using errcode = 'NT409';
 end $$;

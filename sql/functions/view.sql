@@ -9,7 +9,7 @@ begin
         (select d.status from nocturne.done d where d.task_id = p_task),
         (select case when l.aborting then 'aborting' else 'running' end
          from nocturne.lease l where l.task_id = p_task),
-        (select 'scheduled' from nocturne.due u where u.task_id = p_task and u.kind <> 'deadline'),
+        (select 'scheduled' from nocturne.due u where u.task_id = p_task and u.kind in ('start', 'retry')),
         (select 'queued' from nocturne.task t where t.task_id = p_task)));
 end $$;
 
@@ -38,6 +38,7 @@ begin
         || nocturne.member('deadline', nocturne.stamp(t.deadline))
         || nocturne.member('started_at', nocturne.stamp(coalesce(d.started_at, a.first, l.claimed_at)))
         || nocturne.member('finished_at', nocturne.stamp(d.finished_at))
+        || nocturne.member('parent', t.options ->> 'parent')
         || nocturne.member('retry_of', ro.task_id::text)
         || nocturne.member('retried_by', rb.next_id::text)
         || ',"metadata":' || coalesce(t.metadata::text, '{}') || '}'

@@ -1,6 +1,6 @@
 -- Numbers for /metrics: where tasks stand, who leads, the counters of live workers.
 select (select count(*) from nocturne.ready),
-       (select count(*) from nocturne.due where kind <> 'deadline'),
+       (select count(*) from nocturne.due where kind in ('start', 'retry')),
        (select count(*) from nocturne.lease where not aborting),
        (select count(*) from nocturne.lease where aborting),
        (select coalesce(sum(cardinality(queue)), 0) from nocturne.session where queue <> '{}'),

@@ -106,7 +106,7 @@ QUIET = {
     'no control row is left': 'select * from nocturne.control',
     'no due row is left, but of what is scheduled': """
         select u.task_id, u.kind from nocturne.due u
-        where u.kind = 'retry' and not (u.task_id = any(%(open)s::uuid[]))""",
+        where u.kind in ('retry', 'abort') and not (u.task_id = any(%(open)s::uuid[]))""",
     'every task is terminal': """
         select t.task_id, nocturne.task_status(t.task_id) as status from nocturne.task t
         where not exists (select 1 from nocturne.done d where d.task_id = t.task_id)
