@@ -138,8 +138,8 @@ def thundering(f):
         f.judge(stage)
         worst = max(sum(at <= other < at + 1 for other in times) for at in times)
         f.count('new connections in the worst second per 100 workers', worst * 100 / workers, 50)
-        f.show('%d in all; three a worker at 50 a second would take 6 s, and 90 %% of the throughput is to'
-               ' be back in 5 s (ARCHITECTURE.md)' % len(times))
+        f.show('%d in all; row 11 wants what was cut back in 200 ms, and a worker that was cut cannot know'
+               ' why: 100 attempts at once (ARCHITECTURE.md)' % len(times))
 
 
 def crowd_argv(stage, proxy, i):
