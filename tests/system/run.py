@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """Run the system tests: run.py [NAME...]; a name is a module (test_sql), a test (test_sql.test_x)
-or a part of either. JOBS modules run at once (2). The last line is `N passed, N failed`."""
+or a part of either. JOBS modules run at once (3: they mostly wait). The last line is
+`N passed, N failed`, before it one for each module."""
 import faulthandler
 import fcntl
 import glob
@@ -19,6 +20,10 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 TEST_SECONDS = 120
 GRACE_SECONDS = 60  # after it the module's process is given up
+# They take 40 s and more, longest first: begun first, so that no lane ends long after the others.
+LONG = ['test_sqlfaults', 'test_outage', 'test_faults', 'test_vanish', 'test_modes', 'test_scheduler',
+        'test_versions', 'test_crash_scheduler', 'test_crash_worker', 'test_retry', 'test_api',
+        'test_load']
 
 
 class Timeout(BaseException):
@@ -148,6 +153,7 @@ def spawn(module, filters, folder):
 
 def modules_for(filters):
     modules = sorted(os.path.basename(p)[:-3] for p in glob.glob(HERE + '/test_*.py'))
+    modules.sort(key=lambda m: LONG.index(m) if m in LONG else len(LONG))
     chosen = []
     for module in modules:
         with open(os.path.join(HERE, module + '.py')) as f:
@@ -166,7 +172,7 @@ def main(filters):
         return 1
     total = {'passed': 0, 'failed': 0}
     guard = threading.Lock()
-    queue = list(modules)
+    queue, lines = list(modules), []
     with tempfile.TemporaryDirectory(prefix='nocturne-run-') as folder:
         database = cluster.shared()
         os.environ['NOCTURNE_TEST_CLUSTER'] = database.folder
@@ -178,22 +184,28 @@ def main(filters):
                     if not queue:
                         return
                     module = queue.pop(0)
+                started = time.monotonic()
                 counts = spawn(module, filters, folder)
                 with guard:
+                    lines.append('%-22s %4d passed, %d failed, %4.0f s' % (
+                        module, counts['passed'], counts['failed'], time.monotonic() - started))
                     for key in total:
                         total[key] += counts[key]
 
-        threads = [threading.Thread(target=work) for _ in range(int(os.environ.get('JOBS', '2')))]
+        threads = [threading.Thread(target=work) for _ in range(int(os.environ.get('JOBS', '3')))]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
         database.close()
+    print('\n'.join(sorted(lines)))
     print('%(passed)d passed, %(failed)d failed' % total)
     return 1 if total['failed'] or not total['passed'] else 0
 
 
 if __name__ == '__main__':
+    # as Ctrl-C, also in the background, where a shell makes Ctrl-C be ignored
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if len(sys.argv) > 3 and sys.argv[1] == '--module':
         run_module(sys.argv[2], sys.argv[4:], sys.argv[3])
         sys.exit(0)
