@@ -130,14 +130,12 @@ static void functions_key(struct functions_key *key)
 
 /* "applied", "pending" or "unknown", as of a migration; `ret_program` is whose they are, 32 bytes.
  */
-static const char *functions_state(PGconn *conn, char *ret_program, struct err *err)
+static const char *functions_state(PGconn *conn, const struct functions_key *key, char *ret_program,
+                                   struct err *err)
 {
-    struct functions_key key;
-    PGresult *res;
+    PGresult *res = pg_query_blocking(conn, migrate_sql_functions_read, 2, key->params, err);
     const char *state = "pending";
 
-    functions_key(&key);
-    res = pg_query_blocking(conn, migrate_sql_functions_read, 2, key.params, err);
     if (!res)
         return NULL;
     if (PQntuples(res) > 0) {
@@ -155,11 +153,13 @@ static const char *functions_state(PGconn *conn, char *ret_program, struct err *
 static int apply_functions(PGconn *conn, bool *ret_done, struct err *err)
 {
     char program[32] = "";
-    const char *state = functions_state(conn, program, err);
+    const char *state;
     struct functions_key key;
     struct err why = {0};
     PGresult *res;
 
+    functions_key(&key);
+    state = functions_state(conn, &key, program, err);
     if (!state)
         return -1;
     if (!strcmp(state, "unknown"))
@@ -170,7 +170,6 @@ static int apply_functions(PGconn *conn, bool *ret_done, struct err *err)
     *ret_done = !strcmp(state, "applied");
     if (*ret_done)
         return 0;
-    functions_key(&key);
     if (run(conn, schema_functions, &why) < 0)
         return err_set(err, why.code, "functions: %.200s", why.msg);
     res = pg_query_blocking(conn, migrate_sql_functions_record, 2, key.params, err);
@@ -270,8 +269,12 @@ static int tell_functions(PGconn *conn, bool exist,
                           void *owner, struct err *err)
 {
     char program[32];
-    const char *state = exist ? functions_state(conn, program, err) : "pending";
+    struct functions_key key;
+    const char *state = "pending";
 
+    functions_key(&key);
+    if (exist)
+        state = functions_state(conn, &key, program, err);
     if (!state)
         return -1;
     each(owner, 0, "functions", state);
