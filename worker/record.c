@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define EVENTS_KEPT_BYTES                                                                          \
-    65536 /* of an empty record: a turn that once told much need not keep it */
+/* Of an empty record: a turn that once told much need not keep it. */
+#define EVENTS_KEPT_BYTES 65536
 
 void record_init(struct record *r)
 {

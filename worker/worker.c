@@ -35,9 +35,7 @@
 #define HAND_BACK_LOOK_MS  100
 #define HINTS_LINGER_MS    20
 #define HINTS_RETRY_MS     250 /* well below the grace of scheduler/vanish.c */
-#define SILENCE_SPARE_MS                                                                           \
-    750 /* a beat may be late by so much and no one is declared dead for it                        \
-         */
+#define SILENCE_SPARE_MS   750 /* a beat may be late by so much, and nobody is declared dead */
 
 enum worker_state {
     WORKER_RUNNING,      /* whatever its parts do */
@@ -301,12 +299,12 @@ static void set_turn_env(struct worker *w)
 struct worker *worker_start(struct loop *loop, const struct worker_conf *conf)
 {
     struct worker *w = xcalloc(1, sizeof(*w));
+    uint64_t silence_ms = conf->hints ? conf->beat_every + SILENCE_SPARE_MS : 0;
     struct heartbeat_conf beat = {.name = conf->name,
                                   .slots = conf->slots,
                                   .every_ms = conf->beat_every,
                                   .ttl_ms = conf->beat_ttl,
-                                  .silence_ms =
-                                      conf->hints ? conf->beat_every + SILENCE_SPARE_MS : 0};
+                                  .silence_ms = silence_ms};
     struct flusher_conf flush = {.max_bytes = conf->buffer, .max_turn_bytes = conf->buffer_turn};
     const struct heartbeat_callbacks beat_cbs = {.on_registered = on_registered,
                                                  .on_beat = on_beat,
@@ -340,7 +338,7 @@ struct worker *worker_start(struct loop *loop, const struct worker_conf *conf)
     w->heartbeat = heartbeat_new(&loop->uv, w->pg_hints, w->pg, &beat, &beat_cbs);
     pg_retry_within(w->pg_hints, HINTS_RETRY_MS);
     if (conf->hints) {
-        w->presence = presence_new(w->pg_hints, conf->beat_every + SILENCE_SPARE_MS);
+        w->presence = presence_new(w->pg_hints, silence_ms);
         pg_listen(w->pg_hints, on_hint, on_hints_up, w);
     }
     return w;
