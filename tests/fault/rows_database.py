@@ -14,7 +14,6 @@ import cluster
 from harness import literal, wait_until
 from load import Turn
 from matrix import percentile, row, wait_for, words
-from stage import freeze
 
 SHORT = 'call note {"ms":5,"n":%d} then stream 20 tokens 30ms'
 
@@ -100,7 +99,7 @@ def frozen(f):
         end, _ = busy(stage, 20, 2)
         worst, other, slowest = 0.0, 0, 0.0
         for seconds in (5,) if f.quick else (5, 15):
-            thaw = freeze(stage.cluster)
+            thaw = stage.cluster.freeze()
             began = time.time()
             try:
                 task = next(t.task_id for t in stage.load.turns if t.task_id)

@@ -21,7 +21,7 @@ import matrix  # noqa: E402
 from load import Turn  # noqa: E402
 from rows_database import statements  # noqa: E402
 from rows_workers import name_of  # noqa: E402
-from stage import Stage, freeze  # noqa: E402
+from stage import Stage  # noqa: E402
 
 ROUND = 600      # seconds
 CALM = 20        # of them without a fault, to know the throughput
@@ -145,7 +145,7 @@ class Faults:
         self.stage.cluster.up()
 
     def freeze(self, chance):
-        thaw = freeze(self.stage.cluster)
+        thaw = self.stage.cluster.freeze()
         self.stop.wait(chance.choice((1, 3, 12)))
         thaw()
 

@@ -11,7 +11,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -291,21 +290,3 @@ class Stage(harness.Env):
             except AssertionError:
                 pass  # told by Env.close()
         super().close()
-
-
-def signal_all(pids, number):
-    for pid in pids:
-        try:
-            os.kill(pid, number)
-        except ProcessLookupError:
-            pass
-
-
-def freeze(cluster_):
-    """SIGSTOP PostgreSQL and all of its backends; the function that lets them go on."""
-    with open(cluster_.folder + '/data/postmaster.pid') as f:
-        postmaster = int(f.readline())
-    found = subprocess.run(['pgrep', '-P', str(postmaster)], capture_output=True, text=True)
-    pids = [postmaster] + [int(p) for p in found.stdout.split()]
-    signal_all(pids, signal.SIGSTOP)
-    return lambda: signal_all(pids, signal.SIGCONT)

@@ -7,6 +7,7 @@ import os
 import pwd
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -46,6 +47,14 @@ log_lock_waits = on
 log_line_prefix = '%m [%p] %d '
 autovacuum_naptime = 15s
 """
+
+
+def signal_all(pids, number):
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            pass
 
 
 AS_POSTGRES = {'user': 'postgres', 'group': 'postgres', 'extra_groups': []}
@@ -158,6 +167,15 @@ class Cluster:
 
     def down(self, mode='fast'):
         self.run('pg_ctl', '-D', self.folder + '/data', '-m', mode, '-w', '-s', 'stop')
+
+    def freeze(self):
+        """SIGSTOP the server and all of its backends; the function that lets them go on."""
+        with open(self.folder + '/data/postmaster.pid') as f:
+            postmaster = f.readline().strip()
+        found = subprocess.run(['pgrep', '-P', postmaster], capture_output=True, text=True)
+        pids = [int(pid) for pid in [postmaster] + found.stdout.split()]
+        signal_all(pids, signal.SIGSTOP)
+        return lambda: signal_all(pids, signal.SIGCONT)
 
     def close(self):
         if not self.owner or not os.path.isdir(self.folder):

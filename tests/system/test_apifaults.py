@@ -1,6 +1,5 @@
 """The api while its database is away, one way or another: 503 with Retry-After within 2 s, never
 silence; live streams go on afterwards. A cut of the database: test_api."""
-import signal
 import threading
 import time
 
@@ -8,7 +7,6 @@ import cluster
 import harness
 from harness import wait_until
 from player import Player
-from test_outage import postgres_of, send
 
 LIMIT = 2.0 + 0.7  # and what a busy machine under sanitizers adds
 ASKED = (('GET', '/v1/tasks', None), ('POST', '/v1/agents/a/tasks', {'input': 1}),
@@ -69,12 +67,11 @@ def with_server(fault):
 
 def test_a_server_that_hangs():
     def fault(database, env, check):
-        pids = postgres_of(database)
-        send(pids, signal.SIGSTOP)
+        thaw = database.freeze()
         try:
             check()
         finally:
-            send(pids, signal.SIGCONT)
+            thaw()
     with_server(fault)
 
 

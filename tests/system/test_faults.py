@@ -2,10 +2,7 @@
 killed or frozen at the worst moment; a peer says what PostgreSQL refuses. Afterwards every task has
 ended once and nothing is left behind."""
 import json
-import os
 import random
-import signal
-import subprocess
 import time
 
 import cluster
@@ -348,21 +345,6 @@ def test_a_database_that_crashes():
         database.close()
 
 
-def backends(database):
-    with open(database.folder + '/data/postmaster.pid') as f:
-        postmaster = f.readline().strip()
-    found = subprocess.run(['pgrep', '-P', postmaster], capture_output=True, text=True, check=True)
-    return [int(pid) for pid in found.stdout.split()]
-
-
-def send(pids, number):
-    for pid in pids:
-        try:
-            os.kill(pid, number)
-        except ProcessLookupError:
-            pass
-
-
 def test_a_database_that_hangs_and_answers_late():
     """What was sent before is executed when the worker has long given it up."""
     database = cluster.Cluster()
@@ -374,10 +356,9 @@ def test_a_database_that_hangs_and_answers_late():
         def fault(i):
             time.sleep(0.6)
             if i < 2:
-                pids = backends(database)
-                send(pids, signal.SIGSTOP)
+                thaw = database.freeze()
                 time.sleep(1.6)
-                send(pids, signal.SIGCONT)
+                thaw()
 
         storm(own, 60, lambda: [own.worker(slots=8, **FAST), own.worker(slots=8, **FAST)], fault, 7)
         own.close()

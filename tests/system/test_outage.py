@@ -4,9 +4,7 @@ What is told faster than it can be written is held up, not refused."""
 import json
 import os
 import shutil
-import signal
 import socket
-import subprocess
 import time
 
 import cluster
@@ -207,21 +205,6 @@ def test_one_connection_of_a_process_looks_for_a_server_that_is_away():
 
 # ---- nobody is declared dead for what the database did ----
 
-def send(pids, number):
-    for pid in pids:
-        try:
-            os.kill(pid, number)
-        except ProcessLookupError:
-            pass
-
-
-def postgres_of(database):
-    with open(database.folder + '/data/postmaster.pid') as f:
-        postmaster = f.readline().strip()
-    found = subprocess.run(['pgrep', '-P', postmaster], capture_output=True, text=True, check=True)
-    return [int(postmaster)] + [int(pid) for pid in found.stdout.split()]
-
-
 def restart(database, mode, seconds):
     database.down(mode)
     time.sleep(seconds)
@@ -229,10 +212,9 @@ def restart(database, mode, seconds):
 
 
 def hang(database, seconds):
-    pids = postgres_of(database)
-    send(pids, signal.SIGSTOP)
+    thaw = database.freeze()
     time.sleep(seconds)
-    send(pids, signal.SIGCONT)
+    thaw()
 
 
 def on_a_server_of_its_own(fault):
