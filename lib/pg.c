@@ -20,25 +20,17 @@
  * because nothing can be said of what the server does with it. So does a server that has become
  * read only: libpq looks for one that is not then.
  *
- * One connection that is lost while another one is up is its own trouble: it is back at once. When
- * all of a process are down the server is away, and one leads: that which may wait least
- * (pg_retry_within()), then the oldest. It tries at once, for all may have been cut; refused, every
- * AWAY_RETRY_MS, and after LONG_MS every LONG_RETRY_MS. When it has found the way the others
- * follow, at once if nobody was refused, else spread over FOLLOW_MS: whatever the server serves
- * first is not stormed. Should the leading one alone be in trouble, they try by themselves,
- * OTHERS_RETRY times as rarely. 100 workers with three each are 170 attempts a second, after
- * LONG_MS 50.
+ * When the next attempt is made, and by which connection of the process, is up to pg_peer.h.
  */
 #include "pg.h"
 
-#include "backoff.h"
 #include "clock.h"
 #include "hook.h"
-#include "id.h"
 #include "log.h"
 #include "mem.h"
 #include "migrations.h" /* generated */
 #include "pg_fault.h"
+#include "pg_peer.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -48,14 +40,6 @@
 
 #define CONNECT_TIMEOUT_MS 5000
 #define PREPARE_TIMEOUT_MS 10000
-#define RETRY_BASE_MS      50
-#define RETRY_CAP_MS       1000
-#define AWAY_RETRY_MS      800 /* the grace of scheduler/vanish.c bears two, and a start */
-#define LONG_MS            5000
-#define LONG_RETRY_MS      3500
-#define OTHERS_RETRY       8
-#define FOLLOW_MS          1500
-#define FOLLOW_CUT_MS      100
 #define RELISTEN_MS        1000
 #define TICK_MS            100
 #define MAX_IN_FLIGHT      64
@@ -76,20 +60,14 @@ struct pg_watch {
     struct pg *pg; /* NULL once dropped */
 };
 
-static struct list everyone = {&everyone, &everyone}; /* struct pg.peer; a process has one loop */
-
 struct pg {
     enum pg_state state;
-    struct list peer;
-    uint64_t down_ms; /* when it was lost, or made */
+    struct pg_peer peer;
     char *conninfo, *name;
     PGconn *conn;
     struct pg_watch *watch;
     uv_timer_t timer, tick, relisten;
     int open_handles;
-    uint64_t retry_cap_ms;
-    unsigned failures;  /* connection attempts since it was last up */
-    bool waited;        /* for the one that leads, long enough */
     struct list queue;  /* struct pg_call.node, not sent yet */
     struct list sent;   /* in flight, oldest first */
     size_t load;        /* length of both */
@@ -116,87 +94,26 @@ static void on_timer(uv_timer_t *timer);
 static void on_socket(uv_poll_t *poll, int status, int events);
 static void pg_drop(struct pg *pg, enum err_code code, const char *why);
 
-static struct pg *peer_of(struct list *node)
+/* Another connection of this process has found the way. */
+static void on_hurry(struct pg_peer *peer, uint64_t ms)
 {
-    return container_of(node, struct pg, peer);
-}
+    struct pg *pg = container_of(peer, struct pg, peer);
 
-/* Of those that are not up. */
-static bool leads(const struct pg *pg)
-{
-    const struct pg *first = NULL;
-
-    list_foreach (node, &everyone) {
-        const struct pg *peer = peer_of(node);
-
-        if (peer->state != PG_UP && (!first || peer->retry_cap_ms < first->retry_cap_ms))
-            first = peer;
-    }
-    return first == pg;
-}
-
-/* No connection of this process is up. */
-static bool server_is_away(void)
-{
-    list_foreach (node, &everyone)
-        if (peer_of(node)->state == PG_UP)
-            return false;
-    return true;
-}
-
-static uint64_t retry_ms(const struct pg *pg)
-{
-    uint64_t base_ms = RETRY_BASE_MS, cap_ms = pg->retry_cap_ms;
-
-    if (pg->failures > 1 && server_is_away())
-        base_ms = cap_ms = AWAY_RETRY_MS;
-    if (clock_mono_ms() - pg->down_ms > LONG_MS)
-        base_ms = cap_ms = LONG_RETRY_MS;
-    return backoff_ms(pg->failures, base_ms, cap_ms, id_random32());
-}
-
-/* The server is away and another one looks for it. */
-static bool pg_must_wait(struct pg *pg)
-{
-    uint64_t away_ms = clock_mono_ms() - pg->down_ms;
-    uint64_t each_ms = away_ms > LONG_MS ? LONG_RETRY_MS : AWAY_RETRY_MS;
-
-    if (pg->waited || pg->failures == 0 || leads(pg) || !server_is_away())
-        return false;
-    pg->waited = true;
-    uv_timer_start(&pg->timer, on_timer,
-                   backoff_ms(1, each_ms * OTHERS_RETRY, UINT32_MAX, id_random32()), 0);
-    return true;
-}
-
-/* One has found the way. */
-static void pg_follow(unsigned failures)
-{
-    uint64_t within_ms = failures > 1 ? FOLLOW_MS : FOLLOW_CUT_MS;
-
-    list_foreach (node, &everyone) {
-        struct pg *pg = peer_of(node);
-        uint64_t ms = id_random32() % within_ms;
-
-        if (pg->state == PG_DOWN && uv_timer_get_due_in(&pg->timer) > ms)
-            uv_timer_start(&pg->timer, on_timer, ms, 0);
-    }
+    if (pg->state == PG_DOWN && uv_timer_get_due_in(&pg->timer) > ms)
+        uv_timer_start(&pg->timer, on_timer, ms, 0);
 }
 
 static void pg_enter(struct pg *pg, enum pg_state state)
 {
-    if (pg->state == PG_UP)
-        pg->down_ms = clock_mono_ms();
     pg->state = state;
     hook_state("pg", (int)state);
     uv_timer_stop(&pg->timer);
     switch (state) {
     case PG_DOWN:
-        pg->failures++;
-        uv_timer_start(&pg->timer, on_timer, retry_ms(pg), 0);
+        uv_timer_start(&pg->timer, on_timer, pg_peer_lost(&pg->peer), 0);
         break;
     case PG_CONNECTING:
-        pg->waited = false;
+        pg_peer_trying(&pg->peer);
         uv_timer_start(&pg->timer, on_timer, CONNECT_TIMEOUT_MS, 0);
         break;
     case PG_CHECKING:
@@ -204,8 +121,7 @@ static void pg_enter(struct pg *pg, enum pg_state state)
         uv_timer_start(&pg->timer, on_timer, PREPARE_TIMEOUT_MS, 0);
         break;
     case PG_UP:
-        pg_follow(pg->failures);
-        pg->failures = 0;
+        pg_peer_found(&pg->peer);
         pg->trouble[0] = '\0';
         uv_timer_start(&pg->timer, on_timer, 0, 0);
         break;
@@ -686,10 +602,14 @@ static void on_socket(uv_poll_t *poll, int status, int events)
 static void on_timer(uv_timer_t *timer)
 {
     struct pg *pg = timer->data;
+    uint64_t wait_ms;
 
     switch (pg->state) {
     case PG_DOWN:
-        if (!pg_must_wait(pg))
+        wait_ms = pg_peer_wait_ms(&pg->peer);
+        if (wait_ms > 0)
+            uv_timer_start(timer, on_timer, wait_ms, 0);
+        else
             pg_connect(pg);
         break;
     case PG_CONNECTING:
@@ -738,9 +658,7 @@ struct pg *pg_new(uv_loop_t *loop, const char *conninfo, const char *name, bool 
 
     pg->conninfo = xstrdup(conninfo);
     pg->name = xstrdup(name);
-    pg->retry_cap_ms = RETRY_CAP_MS;
-    pg->down_ms = clock_mono_ms();
-    list_append(&everyone, &pg->peer);
+    pg_peer_init(&pg->peer, on_hurry);
     pg->prepare = prepare;
     list_init(&pg->queue);
     list_init(&pg->sent);
@@ -772,7 +690,7 @@ void pg_close(struct pg *pg)
     if (!pg)
         return;
     err_set(&err, ERR_CANCELED, "postgres: connection closed");
-    list_remove(&pg->peer);
+    pg_peer_release(&pg->peer);
     pg_unwatch(pg);
     PQfinish(pg->conn);
     pg->conn = NULL;
@@ -846,7 +764,7 @@ void pg_exec(struct pg *pg, struct pg_call *call, uint64_t timeout_ms, pg_done_f
 
 void pg_retry_within(struct pg *pg, uint64_t ms)
 {
-    pg->retry_cap_ms = ms;
+    pg->peer.retry_cap_ms = ms;
 }
 
 bool pg_is_up(const struct pg *pg)

@@ -73,7 +73,7 @@ void pg_exec(struct pg *pg, struct pg_call *call, uint64_t timeout_ms, pg_done_f
              void *owner);
 
 /* While others of this process are up, try again after `ms` at the most (1 s). When all are down
- * the smallest looks for the server: see pg.c. */
+ * the smallest looks for the server: see pg_peer.h. */
 void pg_retry_within(struct pg *pg, uint64_t ms);
 
 bool pg_is_up(const struct pg *pg);
