@@ -14,9 +14,9 @@
  * it is back. So death is declared only by a leader that has watched it all the time: each round
  * says when the last one saw the database, by the clock of that, and the statement judges nobody
  * when it is executed more than `every` + half the TTL later. Such a round, one that fails, and the
- * first one as leader begin a grace of a TTL, in which rounds only look. Half a TTL that passes
- * unnoticed does no harm: a worker beats at least twice in a TTL. The server's start is judged in
- * SQL.
+ * first one as leader begin a grace of a TTL, in which rounds only look; one that is late then
+ * begins it anew. Half a TTL that passes unnoticed does no harm: a worker beats at least twice in a
+ * TTL. The server's start is judged in SQL.
  *
  * A failure in any state costs a round and the grace. A crash between the two loses nothing, the
  * dead stay dead. A worker that only seemed dead is fenced: its row says so in every statement of
@@ -54,6 +54,7 @@ struct rescue {
     uint64_t grace_until_ms; /* nobody is declared dead before */
     int64_t seen_us;         /* the database's clock as of the last answer; 0: unknown */
     bool leads, failing;
+    bool judging; /* the round in flight may declare someone dead */
 };
 
 static void on_timer(uv_timer_t *timer);
@@ -144,15 +145,28 @@ static bool in_grace(const struct rescue *rescue)
     return clock_mono_ms() < rescue->grace_until_ms;
 }
 
-/* The database was seen at `now_us`; `judged`: it took our word for what came before. */
+static uint64_t patience_ms(const struct rescue *rescue)
+{
+    return rescue->every_ms + rescue->worker_ttl_ms / 2;
+}
+
+/* Has the database been watched until `now_us`? Of a round that judges the statement says so. */
+static bool watched(const struct rescue *rescue, const struct reap_row *row)
+{
+    int64_t since_us = row->now_us - rescue->seen_us;
+
+    if (rescue->judging)
+        return row->judged;
+    return !rescue->seen_us || (since_us >= 0 && since_us <= (int64_t)patience_ms(rescue) * 1000);
+}
+
 static void note_seen(struct rescue *rescue, const struct reap_row *row)
 {
-    if (rescue->seen_us && !row->judged) {
+    if (!watched(rescue, row)) {
         log_line(LOG_WARN, "", "the database was away or its clock jumped: nobody is dead yet");
         begin_grace(rescue);
     }
-    if (!in_grace(rescue))
-        rescue->seen_us = row->now_us;
+    rescue->seen_us = row->now_us;
 }
 
 static void on_reaped(void *owner, PGresult *res, const struct err *err)
@@ -180,9 +194,9 @@ static void on_timer(uv_timer_t *timer)
     struct rescue *rescue = timer->data;
 
     rescue_enter(rescue, RESCUE_REAPING);
-    store_worker_reap(rescue->pg, &rescue->call, rescue->failing ? 0 : rescue->seen_us,
-                      rescue->every_ms + rescue->worker_ttl_ms / 2, rescue->worker_ttl_ms,
-                      TIMEOUT_MS, on_reaped, rescue);
+    rescue->judging = rescue->seen_us && !rescue->failing && !in_grace(rescue);
+    store_worker_reap(rescue->pg, &rescue->call, rescue->judging ? rescue->seen_us : 0,
+                      patience_ms(rescue), rescue->worker_ttl_ms, TIMEOUT_MS, on_reaped, rescue);
 }
 
 void rescue_lead(struct rescue *rescue, bool leads)

@@ -288,6 +288,23 @@ def test_nobody_is_declared_dead_right_after_an_outage():
         env.execute('select nocturne.abort(task_id) from nocturne.task')
 
 
+def test_an_outage_in_a_grace_begins_it_anew():
+    """The round that was under way is answered late, and after the grace; the lead is not lost."""
+    with fresh() as env:
+        running(env, 5, 1000)
+        env.sessions.pop().close()
+        process = env.scheduler(**{**QUICK, 'worker_ttl': '2s', 'leader_ttl': '20s'})
+        process.wait_log('leading, term')
+        env.outage()
+        time.sleep(2.2)  # longer than the grace, not so long that the round fails
+        env.outage_over()
+        back = time.monotonic()
+        wait_until(lambda: env.value('select count(*) from nocturne.ready') == 5, 15)
+        assert time.monotonic() - back >= 1.9, time.monotonic() - back
+        assert process.log().count('leading, term') == 1, process.tail()
+        env.execute('select nocturne.abort(task_id) from nocturne.task')
+
+
 def test_deadlines_end_what_waits():
     with fresh() as env:
         env.scheduler(**QUICK)
