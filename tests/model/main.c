@@ -221,21 +221,17 @@ static double now_s(void)
     return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
 }
 
-struct size {
-    unsigned tools, faults, drains, aborts;
-};
-
 static bool run(const struct size *size)
 {
     struct state start;
     double began = now_s();
     bool ok;
 
-    state_start(&start, size->tools, size->faults, size->drains, size->aborts);
+    state_start(&start, size);
     ok = explore(&start);
-    printf("  %llu states, %llu transitions, %.1f s: faults %u, drains %u, aborts %u\n",
+    printf("  %llu states, %llu transitions, %.1f s: faults %u, drains %u, aborts %u%s\n",
            (unsigned long long)nnodes, (unsigned long long)transitions, now_s() - began,
-           size->faults, size->drains, size->aborts);
+           size->faults, size->drains, size->aborts, size->retry ? ", a retry" : "");
     return ok;
 }
 
@@ -274,17 +270,20 @@ static void holds(const struct size *sizes, size_t n)
 static void finds(enum mutant id, const char *name, const char *what)
 {
     static const struct size sizes[] = {
-        {1, 1, 0, 0},
-        {1, 1, 0, 1},
-        {1, 2, 1, 0}
+        {1, 1, 0, 0, false},
+        {1, 1, 0, 1, false},
+        {1, 2, 1, 0, false},
+        {3, 1, 0, 1, true }
     };
-    bool found = false;
+    bool of_retry = id == MUTANT_RETRY_LEDGER || id == MUTANT_RETRY_OPEN, found = false;
 
     mutant = id;
     for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes) && !found; i++) {
         struct state start;
 
-        state_start(&start, sizes[i].tools, sizes[i].faults, sizes[i].drains, sizes[i].aborts);
+        if (sizes[i].retry != of_retry)
+            continue;
+        state_start(&start, &sizes[i]);
         found = !explore(&start);
     }
     printf("  planted: %s; found: %s\n", what, found ? bad_what : "nothing");
@@ -294,7 +293,7 @@ static void finds(enum mutant id, const char *name, const char *what)
 
 static int usage(void)
 {
-    puts("model test | all | statements | TOOLS FAULTS DRAINS ABORTS [MUTANT]\n"
+    puts("model test | all | statements | TOOLS FAULTS DRAINS ABORTS RETRY [MUTANT]\n"
          "  test        a bounded run, and the planted defects\n"
          "  all         larger sizes\n"
          "  statements  the transitions that are statements of sql/");
@@ -304,14 +303,16 @@ static int usage(void)
 int main(int argc, char **argv)
 {
     static const struct size small[] = {
-        {1, 1, 0, 1},
-        {1, 1, 1, 0}
+        {1, 1, 0, 1, false},
+        {1, 1, 1, 0, false},
+        {3, 1, 0, 1, true }
     };
     static const struct size large[] = {
-        {1, 2, 0, 0},
-        {1, 1, 1, 1},
-        {1, 2, 1, 0},
-        {1, 2, 0, 1}
+        {1, 2, 0, 0, false},
+        {1, 1, 1, 1, false},
+        {1, 2, 1, 0, false},
+        {1, 2, 0, 1, false},
+        {3, 2, 0, 1, true }
     };
 
     if (argc == 2 && !strcmp(argv[1], "statements")) {
@@ -325,12 +326,13 @@ int main(int argc, char **argv)
 #undef X
     } else if (argc == 2 && !strcmp(argv[1], "all")) {
         holds(large, sizeof(large) / sizeof(*large));
-    } else if (argc > 4) {
-        struct size size = {
-            (unsigned)strtoul(argv[1], NULL, 10), (unsigned)strtoul(argv[2], NULL, 10),
-            (unsigned)strtoul(argv[3], NULL, 10), (unsigned)strtoul(argv[4], NULL, 10)};
+    } else if (argc > 5) {
+        struct size size = {(unsigned)strtoul(argv[1], NULL, 10),
+                            (unsigned)strtoul(argv[2], NULL, 10),
+                            (unsigned)strtoul(argv[3], NULL, 10),
+                            (unsigned)strtoul(argv[4], NULL, 10), strtoul(argv[5], NULL, 10) != 0};
 
-        mutant = (enum mutant)(argc > 5 ? (unsigned)strtoul(argv[5], NULL, 10) : 0);
+        mutant = (enum mutant)(argc > 6 ? (unsigned)strtoul(argv[6], NULL, 10) : 0);
         memset(fired, 1, sizeof(fired));
         holds(&size, 1);
     } else {

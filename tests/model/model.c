@@ -20,10 +20,10 @@ void break_at(const char *why)
         broken = why;
 }
 
-void state_start(struct state *s, unsigned tools, unsigned faults, unsigned drains, unsigned aborts)
+void state_start(struct state *s, const struct size *size)
 {
     memset(s, 0, sizeof(*s));
-    with_tool = tools;
+    with_tool = size->tools;
     for (int i = 0; i < SESSIONS; i++)
         s->session[i] = (struct session){
             NOBODY, {NOBODY, NOBODY}
@@ -31,9 +31,10 @@ void state_start(struct state *s, unsigned tools, unsigned faults, unsigned drai
     for (int p = 0; p < PROCS; p++)
         s->proc[p].inc = NOBODY;
     s->picked = NOBODY;
-    s->faults = (uint8_t)faults;
-    s->drains = (uint8_t)drains;
-    s->aborts = (uint8_t)aborts;
+    s->faults = (uint8_t)size->faults;
+    s->drains = (uint8_t)size->drains;
+    s->aborts = (uint8_t)size->aborts;
+    s->retry = size->retry ? RETRY_MAY : RETRY_NONE;
     sql_submit(s, 0);
     sql_submit(s, TASKS - 1);
 }
@@ -76,13 +77,19 @@ void state_check(const struct state *s)
     for (int i = 0; i < SESSIONS; i++)
         if (running[i] > 1)
             break_at("invariant 2: two tasks of a session run");
+    if (s->retry == RETRY_DONE && s->task[0].ran + s->task[1].ran > 1)
+        break_at("invariant 5: a tool ran in a turn and once more in its retry");
 }
 
 bool state_is_quiet(const struct state *s)
 {
-    for (int i = 0; i < TASKS; i++)
-        if (!s->task[i].there || !s->task[i].end || s->task[i].control)
+    for (int i = 0; i < TASKS; i++) {
+        const struct task *t = &s->task[i];
+        bool expected = i != 1 || s->retry != RETRY_MAY;
+
+        if (t->there ? !t->end || t->control : expected)
             return false;
+    }
     return true;
 }
 
@@ -163,6 +170,12 @@ static bool task_is_held(const struct state *s, int task)
     return false;
 }
 
+/* A retry may carry it on, or did and is compared with it. */
+static bool is_kept(const struct state *s, int task)
+{
+    return task == 0 && (s->retry == RETRY_MAY || (s->retry == RETRY_DONE && !s->task[1].end));
+}
+
 /* What can make no difference any more is forgotten. */
 static void forget(struct state *s)
 {
@@ -176,7 +189,7 @@ static void forget(struct state *s)
         if (!t->end)
             continue;
         t->fails = t->failed = t->crashes = t->crashed = t->asked = 0;
-        if (!task_is_held(s, i)) {
+        if (!task_is_held(s, i) && !is_kept(s, i)) {
             t->ledger = t->ran = 0;
             t->end = END_COMPLETED;
         }

@@ -36,6 +36,9 @@ struct session {
     uint8_t running, queue[2];
 };
 
+/* With a retry, task 1 is not submitted: it is task 0 once more, if that ends badly. */
+enum retry { RETRY_NONE, RETRY_MAY, RETRY_DONE };
+
 struct inc { /* an incarnation of a worker: one row */
     uint8_t row, expired;
 };
@@ -92,6 +95,7 @@ struct state {
     struct inc inc[INCS];
     struct proc proc[PROCS];
     struct orphan orphan[ORPHANS];
+    uint8_t retry;
     uint8_t picked;                 /* by the reaper of a mutant */
     uint8_t faults, drains, aborts; /* that may come still */
 };
@@ -115,7 +119,9 @@ struct state {
     X(LOAD_LEDGER, "ledger", "a tool whose outcome is unknown is run again")                       \
     X(TOOL_EARLY, "tool-early", "a tool runs before its claim is durable")                         \
     X(DROP_FORGETS, "drop", "a dropped turn forgets the record it has in flight")                  \
-    X(ADVANCE, "advance", "a session goes on at the end of a turn that did not run in it")
+    X(ADVANCE, "advance", "a session goes on at the end of a turn that did not run in it")         \
+    X(RETRY_LEDGER, "retry", "a retry does not carry on the ledger")                               \
+    X(RETRY_OPEN, "retry-open", "a turn that has not ended is tried again")
 enum mutant {
     MUTANT_NONE,
 #define X(id, name, what) MUTANT_##id,
@@ -129,12 +135,14 @@ extern enum mutant mutant;
 #define STEPS(X)                                                                                   \
     X(task_submit)                                                                                 \
     X(task_abort)                                                                                  \
-    X(worker_register) X(worker_beat) X(worker_controls) X(worker_drain) X(worker_leave)           \
-        X(worker_reap) X(worker_vanish) X(worker_reconcile) X(lease_rescue) X(due_release)         \
-            X(turn_claim) X(turn_load) X(turn_append) X(turn_step) X(turn_call_claim)              \
-                X(turn_call_settle) X(turn_complete) X(turn_retry) X(turn_release) X(turn_fate)    \
-                    X(STATEMENTS) X(lost) X(given_up) X(late) X(begins) X(broken_off) X(crash)     \
-                        X(fence) X(runs_out) X(tool) X(drain)
+    X(task_retry)                                                                                  \
+    X(worker_register)                                                                             \
+    X(worker_beat) X(worker_controls) X(worker_drain) X(worker_leave) X(worker_reap)               \
+        X(worker_vanish) X(worker_reconcile) X(lease_rescue) X(due_release) X(turn_claim)          \
+            X(turn_load) X(turn_append) X(turn_step) X(turn_call_claim) X(turn_call_settle)        \
+                X(turn_complete) X(turn_retry) X(turn_release) X(turn_fate) X(STATEMENTS) X(lost)  \
+                    X(given_up) X(late) X(begins) X(broken_off) X(crash) X(fence) X(runs_out)      \
+                        X(tool) X(drain)
 enum step {
 #define X(name) STEP_##name,
     STEPS(X)
@@ -146,9 +154,13 @@ extern const char *const step_names[STEP_MAX];
 /* ---- model.c ---- */
 extern const char *broken; /* the invariant that the last transition has broken */
 void break_at(const char *why);
-/* `tools`: mask of the tasks that run one. `faults`: at most so many of any kind, anywhere. */
-void state_start(struct state *s, unsigned tools, unsigned faults, unsigned drains,
-                 unsigned aborts);
+struct size {
+    unsigned tools;  /* mask of the tasks that run one */
+    unsigned faults; /* at most so many of any kind, anywhere */
+    unsigned drains, aborts;
+    bool retry;
+};
+void state_start(struct state *s, const struct size *size);
 bool state_has_tool(int task);
 uint8_t state_next_epoch(const struct state *s);
 void state_check(const struct state *s); /* what holds at any moment */
@@ -162,6 +174,8 @@ bool sql_lease_is(const struct state *s, int inc, int task, int epoch);
 bool sql_row_writes(const struct state *s, int inc); /* the worker's row is there, not dead */
 void sql_submit(struct state *s, int task);
 void sql_abort(struct state *s, int task);
+bool sql_may_retry(const struct state *s, int task);
+void sql_retry(struct state *s, int task, int next);
 unsigned sql_claimable(const struct state *s, int inc, int room); /* mask of tasks */
 void sql_claim(struct state *s, int inc, unsigned tasks);
 /* Events of `record`, and with RECORD_SAVE the claim of the tool. `seen`, `alive`: by the

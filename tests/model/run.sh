@@ -31,6 +31,7 @@ fenced='turn_append turn_step turn_call_claim turn_call_settle turn_artifact'
     done
     echo task_submit
     echo task_abort
+    echo task_retry
 } >"$tmp/all"
 # turn_artifact: its fence is all there is to it. worker_session, worker_watch: what they tell
 # worker_vanish, which the model lets happen whenever the worker is silent.

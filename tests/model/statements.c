@@ -127,6 +127,29 @@ void sql_abort(struct state *s, int task)
     }
 }
 
+bool sql_may_retry(const struct state *s, int task)
+{
+    const struct task *t = &s->task[task];
+
+    if (!t->there || s->retry != RETRY_MAY)
+        return false;
+    return (t->end && t->end != END_COMPLETED) || (mutant == MUTANT_RETRY_OPEN && !t->end);
+}
+
+/* Steps are not modelled, but the ledger of the one that asked for the tool is. */
+static void carry_on(struct state *s, int task, int next)
+{
+    s->task[next].ledger = s->task[task].ledger;
+}
+
+void sql_retry(struct state *s, int task, int next)
+{
+    sql_submit(s, next);
+    if (mutant != MUTANT_RETRY_LEDGER)
+        carry_on(s, task, next);
+    s->retry = RETRY_DONE;
+}
+
 /* ---- leases ---- */
 
 static void drop_lease(struct state *s, int task)

@@ -655,7 +655,7 @@ static void step_tasks(const struct state *s)
 
     for (int t = 0; t < TASKS; t++) {
         if (!s->task[t].there) {
-            if (t == 1 && !s->task[0].there)
+            if (t == 1 && (!s->task[0].there || s->retry != RETRY_NONE))
                 continue;
             sql_submit(&n, t);
             emit(&n, STEP_task_submit, t, 0);
@@ -665,6 +665,11 @@ static void step_tasks(const struct state *s)
             emit(&n, STEP_task_abort, t, 0);
         }
         n = *s;
+        if (t == 0 && faults && sql_may_retry(s, t)) {
+            sql_retry(&n, t, 1);
+            emit(&n, STEP_task_retry, t, 1);
+            n = *s;
+        }
         if (s->task[t].due) {
             sql_due(&n, t);
             emit(&n, STEP_due_release, t, 0);
