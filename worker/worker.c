@@ -57,6 +57,7 @@ struct worker {
     struct delays *delays;
     struct agents *agents;
     struct gate *gate;
+    struct governor *governor;
     struct flusher *flusher;
     struct heartbeat *heartbeat;
     struct presence *presence; /* NULL without hints */
@@ -287,8 +288,12 @@ static void set_turn_env(struct worker *w)
         .gate = w->gate,
         .flusher = w->flusher,
         .delays = w->delays,
-        .model = {.http = w->http, .delays = w->delays, .gate = w->gate, .stats = &w->stats},
-        .tool = {.loop = &w->loop->uv,               .http = w->http,               .delays = w->delays},
+        .model = {.http = w->http,
+                  .delays = w->delays,
+                  .gate = w->gate,
+                  .governor = w->governor,
+                  .stats = &w->stats},
+        .tool = {.loop = &w->loop->uv, .http = w->http, .delays = w->delays},
         .stats = &w->stats,
         .by_task = &w->by_task,
         .on_end = on_turn_end,
@@ -332,6 +337,7 @@ struct worker *worker_start(struct loop *loop, const struct worker_conf *conf)
     w->delays = delays_new(&loop->uv);
     w->agents = agents_new(&loop->uv, w->pg);
     w->gate = beat.gate = flush.gate = gate_new(&loop->uv);
+    w->governor = governor_new(w->delays);
     w->flusher = flusher_new(&loop->uv, w->pg_flush, w->notify, &w->stats, &flush);
     w->claim = claim_new(&loop->uv, w->pg, conf->poll, conf->hints, &w->stats, &claim_cbs);
     set_turn_env(w);
@@ -357,6 +363,7 @@ static void worker_close(struct worker *w)
     agents_close(w->agents);
     flusher_close(w->flusher);
     gate_close(w->gate);
+    governor_close(w->governor);
     http_close(w->http);
     delays_close(w->delays);
     notify_close(w->notify);

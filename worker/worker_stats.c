@@ -25,6 +25,7 @@ void worker_stats_put(const struct worker_stats *s, struct buf *out)
         {"steps",            s->steps           },
         {"model_calls",      s->model_calls     },
         {"model_retries",    s->model_retries   },
+        {"model_governed",   s->model_governed  }, /* waits for a provider that refuses */
         {"tool_calls",       s->tool_calls      },
         {"tool_errors",      s->tool_errors     },
         {"events",           s->events          },

@@ -9,7 +9,8 @@
 struct worker_stats {
     uint64_t claims, turns_claimed, turns_running, turns_completed, turns_incomplete, turns_failed,
         turns_aborted, turns_expired, turns_retried, turns_released, turns_lost;
-    uint64_t steps, model_calls, model_retries, tool_calls, tool_errors, events, flushes;
+    uint64_t steps, model_calls, model_retries, model_governed, tool_calls, tool_errors, events,
+        flushes;
     uint64_t input_tokens, output_tokens;
     struct histogram start_ms; /* submit -> turn.started */
     struct histogram flush_ms; /* one group commit */

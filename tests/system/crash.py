@@ -199,10 +199,13 @@ def standard(env, folder):
     endpoint = fakes.Endpoint()
     endpoint.server.handle_error = lambda *_: None  # who dies hangs up
     endpoint.answers['/tool'] = lambda request: (200, {'ok': True})
-    env.llm_agent('a', [fakes.logging_tool('log', os.path.join(folder, 'effects'), nap=0.1,
-                                           idempotent=True),
-                        {'type': 'http', 'name': 'post', 'url': endpoint.url + '/tool',
-                         'idempotent': True}])
+    tools = [fakes.logging_tool('log', os.path.join(folder, 'effects'), nap=0.1, idempotent=True),
+             {'type': 'http', 'name': 'post', 'url': endpoint.url + '/tool', 'idempotent': True},
+             {'type': 'process', 'name': 'nap', 'command': ['sleep', '2'], 'idempotent': True}]
+    env.llm_agent('a', tools)
+    for name, key in ('b', 'KEY_B'), ('c', 'KEY_C'):  # what limits one of them holds up no other
+        env.llm_agent(name, tools, model={'provider': 'openai', 'base_url': env.sim.url,
+                                          'name': 'sim', 'api_key_env': key})
     env.llm_agent('slow', [{'type': 'process', 'name': 'hang', 'timeout': '300ms',
                             'command': ['sh', '-c', 'sleep 5']}])
     env.put_agent('p', {'kind': 'process', 'command': ['sh', '-c', 'cat; sleep 0.1']})

@@ -6,6 +6,7 @@ import crash
 import fakes
 import harness
 
+KEYS = {'KEY_B': 'b', 'KEY_C': 'c'}
 SCRIPT = 'call log {} and call post {} then wait 200ms then say done {{tool}}'
 
 
@@ -22,9 +23,9 @@ def work(matrix):
     if matrix.open_tasks() >= 12:
         return
     n = len(matrix.tasks)
-    matrix.submit('a', SCRIPT, watch=n % 3 == 0, session_id='s%d' % (n % 5))
+    matrix.submit('b', SCRIPT, watch=n % 3 == 0, session_id='s%d' % (n % 5))
     matrix.submit(('p', 'h', 'e', 'slow')[n % 4], 'call hang {} then say x' if n % 4 == 3 else 'hi')
-    matrix.submit('a', 'ratelimit 2 then say later %d' % n)
+    matrix.submit('a', 'flaky 2 500 then say later %d' % n)
 
 
 # ---- what the workload alone does not reach ----
@@ -57,15 +58,25 @@ def stall_to_death(_matrix, process):
 
 
 def hold_row(matrix, process):
-    """Its beats find no answer for a while, and what it runs comes to its next call."""
-    ids = [matrix.submit('a', 'ratelimit 2 after 2 then say %d' % len(matrix.tasks)) for _ in range(8)]
-    ids += [matrix.submit('a', SCRIPT) for _ in range(4)]
+    """Its beats find no answer for a while, and what it runs comes to its next call: pauses and
+    tools that end in that time."""
+    ids = [matrix.submit('c', 'ratelimit 2 after 2 then say %d' % len(matrix.tasks)) for _ in range(8)]
+    ids += [matrix.submit('b', 'call nap {} then say slept') for _ in range(4)]
     harness.wait_until(lambda: not process.alive or matrix.env.value(
-        "select count(*) >= 3 from nocturne.lease l"
-        " join nocturne.worker w using (worker_id) where w.name = '%s' and l.task_id in ('%s')"
-        % (name_of(process), "','".join(ids))), 10, 'turns of the worker that is to be held')
+        "select count(*) >= 3 and count(c.task_id) >= 1 from nocturne.lease l"
+        " join nocturne.worker w using (worker_id) left join nocturne.tool_call c using (task_id)"
+        " where w.name = '%s' and l.task_id in ('%s')"
+        % (name_of(process), "','".join(ids))), 20, 'turns of the worker that is to be held')
     lock(matrix, "select 1 from nocturne.worker where name = '%s' for update" % name_of(process), 5,
          lambda: process.alive)
+
+
+def limit(matrix, _process):
+    """A key that refuses all at first, and has answered all before the next ones come."""
+    if matrix.env.value("select not exists (select 1 from nocturne.task t where t.agent = 'c' and"
+                        " not exists (select 1 from nocturne.done d where d.task_id = t.task_id))"):
+        for _ in range(4):
+            matrix.submit('c', 'ratelimit 1 then say %d' % len(matrix.tasks))
 
 
 def lock(matrix, query, seconds, while_=lambda: True):
@@ -100,7 +111,8 @@ TRIGGERS = {
     'beat.stopped': end, 'notify.closing': end, 'pg.closed': end, 'pg.down': cut,
     'flush.backoff': cut_flush, 'flush.asking': hold, 'turn.dropping': stall_to_death,
     'flush.suspended': stall, 'model.suspended': hold_row,
-    'turn.suspended': hold_row,
+    'turn.suspended': hold_row, 'model.governed': limit, 'governor.shut': limit,
+    'governor.probing': limit, 'governor.ramping': limit, 'governor.open': limit,
 }
 
 
@@ -115,10 +127,11 @@ def test_a_worker_dies_in_every_state():
         matrix.apis.append(env.http)
 
         def start(crash_at):
-            return env.worker(wait=False, env=crash_at, slots=20, drain='50ms', **fakes.QUICK)
+            return env.worker(wait=False, env={**KEYS, **crash_at}, slots=40, drain='50ms',
+                              **fakes.QUICK)
 
         problems = matrix.run(start, work, TRIGGERS)
-        env.worker(**fakes.QUICK)
+        env.worker(env=KEYS, **fakes.QUICK)
         matrix.settle()
         endpoint.close()
         assert not problems, '\n'.join(problems)

@@ -7,6 +7,7 @@
 #include "answer.h"
 #include "delay.h"
 #include "gate.h"
+#include "governor.h"
 #include "http.h"
 #include "openai.h"
 #include "sse.h"
@@ -18,6 +19,7 @@ struct model_env {
     struct http *http;
     struct delays *delays;
     struct gate *gate;
+    struct governor *governor;
     struct worker_stats *stats;
 };
 
@@ -51,12 +53,16 @@ struct model_call {
     struct sse sse;
     struct delay delay;
     struct gate_wait gate_wait;
+    struct governor_pass pass;
     struct model_error error; /* of this try */
     struct buf error_body;
     bool ended, failed, told; /* [DONE] came; `error` is set; a delta was told */
     bool canceled, paused;
-    bool cut; /* canceled while the model was at work, as far as we know: it is paid for */
-    unsigned tries;
+    bool cut;          /* canceled while the model was at work, as far as we know: it is paid for */
+    unsigned tries;    /* requests, */
+    unsigned refusals; /* of which the provider refused so many, as it refused others */
+    bool refused;      /* the last one was one of these */
+    uint64_t refused_ms; /* clock_mono_ms() since when it waits for the provider, 0: it does not */
     uint64_t started_us;
 };
 
