@@ -44,13 +44,6 @@ def end(matrix, process):
         process.term()
 
 
-def stall(_matrix, process):
-    """Longer than it may write without an answer, not so long that it is declared dead."""
-    process.stop()
-    time.sleep(0.7)
-    process.cont()
-
-
 def stall_to_death(_matrix, process):
     process.stop()
     time.sleep(1.5)
@@ -110,7 +103,7 @@ TRIGGERS = {
     'worker.draining': end, 'worker.handing_back': end, 'worker.leaving': end, 'worker.closed': end,
     'beat.stopped': end, 'notify.closing': end, 'pg.closed': end, 'pg.down': cut,
     'flush.backoff': cut_flush, 'flush.asking': hold, 'turn.dropping': stall_to_death,
-    'flush.suspended': stall, 'model.suspended': hold_row,
+    'flush.suspended': hold_row, 'model.suspended': hold_row,
     'turn.suspended': hold_row, 'model.governed': limit, 'governor.shut': limit,
     'governor.probing': limit, 'governor.ramping': limit, 'governor.open': limit,
 }
