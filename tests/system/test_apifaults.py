@@ -1,10 +1,12 @@
 """The api while its database is away, one way or another: 503 with Retry-After within 2 s, never
 silence; live streams go on afterwards. A cut of the database: test_api."""
+import subprocess
 import threading
 import time
 
 import cluster
 import harness
+import proxy
 from harness import wait_until
 from player import Player
 
@@ -35,12 +37,14 @@ def ask_all(env, task, asked=ASKED):
         assert seconds < LIMIT, (path, seconds)
 
 
-def with_server(fault):
-    """fault(database, env, check): calls check() while the database is away."""
-    database = cluster.Cluster()
+def with_server(fault, proxied=False, extra=''):
+    """fault(database, env, check): calls check() while the database is away. `extra`: settings of the
+    server; `proxied`: the api reaches it through env.between."""
+    database = cluster.Cluster(extra=extra)
     env = harness.Env(cluster_=database)
+    env.between = proxy.PgProxy(env)
     try:
-        env.api()
+        env.api(**({'database': env.between.conninfo()} if proxied else {}))
         env.put_agent('a', {'kind': 'echo'})
         played = Player(env)
         task = env.submit('a', 'x')
@@ -62,6 +66,7 @@ def with_server(fault):
         assert texts == ['before', 'after'] and stream.ended, (texts, stream.error)
         env.close()
     finally:
+        env.between.close()
         database.close()
 
 
@@ -81,6 +86,44 @@ def test_a_server_that_is_down():
         check()
         database.up()
     with_server(fault)
+
+
+def test_a_black_hole_before_the_server():
+    """Nothing goes through and nothing is closed; what was sent arrives late."""
+    def fault(database, env, check):
+        env.between.hole = True
+        try:
+            check()
+        finally:
+            env.between.hole = False
+    with_server(fault, True)
+
+
+def test_a_server_without_a_connection_to_spare():
+    """Others have taken all (53300) after ours were cut."""
+    def fault(database, env, check):
+        hogs = []
+        env.between.refuses = True
+        env.between.cut()
+        try:
+            while take_connection(database, env, hogs):
+                assert len(hogs) < 50
+            env.between.refuses = False
+            wait_until(lambda: 'too many clients' in env.http.get('/readyz').text, 10, 'it is told')
+            check()
+        finally:
+            for hog in hogs:
+                hog.kill()
+                hog.wait()
+    with_server(fault, True, 'max_connections = 20')
+
+
+def take_connection(database, env, hogs):
+    hog = subprocess.Popen(database.psql_argv(env.db), stdin=subprocess.PIPE, text=True, bufsize=1,
+                           stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    hogs.append(hog)
+    hog.stdin.write('\\echo here\n')
+    return hog.stdout.readline() != ''
 
 
 def test_a_server_that_takes_no_writes():
