@@ -160,7 +160,19 @@ def claims(stage):
         from pg_stat_statements where query like '-- Claim up to%' and calls > 0""")
 
 
-@row('15', 'disk full under the tables for 10 s', '0 lost; turns end ≤ 10 s after there is space')
+def submit_large(http, until):
+    """Submits that need pages of their own: [(status, Retry-After, seconds)]."""
+    answers = []
+    while time.time() < until:
+        began = time.time()
+        answer = http.post('/v1/agents/a/tasks', {'input': 'say ' + os.urandom(20000).hex()})
+        answers.append((answer.status, answer.header('Retry-After'), time.time() - began))
+        wait_for(0.2)
+    return answers
+
+
+@row('15', 'disk full under the tables for 10 s',
+     '0 lost; submits answered 503 ≤ 2 s; turns end ≤ 10 s after there is space')
 def disk_full(f):
     with f.stage() as stage:
         folder = stage.cluster.folder + '/small'
@@ -181,7 +193,7 @@ def disk_full(f):
                 except OSError:
                     pass
             was_full = time.time()
-            wait_for(10)
+            answers = submit_large(stage.apis[0].http, was_full + 10)
             full = time.time()
             refused = stage.load.counts['submit 503'] + stage.load.counts['submit None']
             os.remove(filler)
@@ -190,6 +202,11 @@ def disk_full(f):
             end()
             f.judge(stage)
             f.time('recovery', first - full, 10)
+            took = [seconds for status, _, seconds in answers if status == 503]
+            f.least('large submits answered 503', len(took), 5)
+            f.time('slowest of them', max(took, default=0), 2)
+            f.count('without Retry-After, or neither 202 nor 503',
+                    sum(status != 202 and not later for status, later, _ in answers))
             f.sure('PostgreSQL had no space', 'No space left' in stage.cluster.log(10000))
             f.show('%.1f turns/s while full' % stage.load.rate(was_full, full))
             f.show('%d submits refused meanwhile, %d takeovers' % (refused, outcomes(stage, 'lost')))
