@@ -29,7 +29,7 @@ struct pg; /* opaque */
 /* `res` is that of the call's first statement, NULL on failure; cleared when `done` returns. */
 typedef void pg_done_fn(void *owner, PGresult *res, const struct err *err);
 
-#define PG_MAX_PARAMS 25
+#define PG_MAX_PARAMS 26
 
 /* One transaction in flight. Lives inside its owner, zeroed before its first use; do not touch
  * until `done`, and do not begin another one in it: that is asserted. */

@@ -202,7 +202,7 @@ enum turn_fate store_read_fate(PGresult *res, int row, const char **ret_task_id,
 static const struct {
     enum sql_stmt stmt;
     enum pg_type columns[BATCH_MAX_COLUMNS + 1];
-    bool takes_worker_name; /* as the last parameter */
+    bool takes_worker_name; /* behind them */
 } parts[BATCH_PARTS] = {
     [BATCH_APPEND] = {SQL_TURN_APPEND,
                       {PG_UUID, PG_INT8, PG_INT8, PG_INT4, PG_INT8, PG_TEXT, 0},
@@ -234,6 +234,7 @@ void store_batch_init(struct store_batch *b)
             pg_array_init(&b->columns[p][c], parts[p].columns[c]);
     }
     b->bytes = 0;
+    b->lock_first = false;
 }
 
 void store_batch_release(struct store_batch *b)
@@ -251,6 +252,7 @@ void store_batch_reset(struct store_batch *b)
             pg_array_reset(&b->columns[p][c]);
     }
     b->bytes = 0;
+    b->lock_first = false;
 }
 
 bool store_batch_is_empty(const struct store_batch *b)
@@ -394,6 +396,8 @@ void store_batch_send(struct pg *pg, struct store_batch *b, int64_t worker_id, c
             pg_param_array(call, &b->columns[p][c]);
         if (parts[p].takes_worker_name)
             pg_param_text(call, worker);
+        if (p == BATCH_COMPLETE)
+            pg_param_int(call, b->lock_first);
         if (first)
             pg_call_also(first, call);
         else

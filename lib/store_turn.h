@@ -117,7 +117,8 @@ struct store_batch {
     struct pg_call calls[BATCH_PARTS];
     struct pg_array columns[BATCH_PARTS][BATCH_MAX_COLUMNS];
     int rows[BATCH_PARTS];
-    size_t bytes; /* of the texts added */
+    size_t bytes;    /* of the texts added */
+    bool lock_first; /* ends: see turn_complete.sql */
 };
 
 struct chunk_row {

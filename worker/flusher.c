@@ -16,7 +16,7 @@
  * `alone` and are sent by halves until the one that is refused is found and told so: one among n
  * costs some 2 log n transactions. What it skips, because a transaction of somebody else holds the
  * lease or the session locked, waits in `held` and goes again with a later batch; the others do not
- * wait for it.
+ * wait for it. What is sent again locks its rows before it looks at them (turn_complete.sql).
  */
 #include "flusher.h"
 
@@ -219,13 +219,16 @@ static void flush_collect(struct flusher *f)
 {
     store_batch_reset(&f->batch);
     if (!list_is_empty(&f->alone)) {
+        f->batch.lock_first = true;
         for (size_t n = 0;
              n < f->piece && !list_is_empty(&f->alone) && f->batch.bytes < BATCH_MAX_BYTES; n++)
             flush_fly(f, client_of(f->alone.next));
     } else {
         while (!list_is_empty(&f->held) && clock_mono_ms() >= f->held_at_ms &&
-               f->batch.bytes < BATCH_MAX_BYTES)
+               f->batch.bytes < BATCH_MAX_BYTES) {
+            f->batch.lock_first = true;
             flush_fly(f, client_of(f->held.next));
+        }
         flush_take(f, &f->urgent, BATCH_MAX_TURNS);
         if (clock_mono_ms() >= f->tick_at_ms) {
             flush_take(f, &f->dirty, BATCH_MAX_TURNS);
@@ -412,6 +415,7 @@ static void flush_again(struct flusher *f, const struct err *err)
 {
     if (f->failures++ == 0)
         log_line(LOG_WARN, "", "cannot write, trying again: %s", err->msg);
+    f->batch.lock_first = true;
     flush_enter(f, FLUSH_BACKOFF);
     uv_timer_start(&f->timer, on_timer, backoff_ms(f->failures, 20, 1000, id_random32()), 0);
 }

@@ -28,6 +28,13 @@ create or replace function nocturne.uuid7() returns uuid language sql volatile p
             || right(gen_random_uuid()::text, 17))::uuid
 $$;
 
+-- Does somebody hold this row locked, or has begun to change it? By its xmax, as our snapshot saw it. A number below all
+-- that run is of one who is over. (Of several lockers at once it is another kind of number, and the
+-- answer may be wrong.)
+create or replace function nocturne.is_held(p_xmax xid) returns boolean language sql stable as $$
+    select p_xmax <> '0'::xid and age(p_xmax) <= age(pg_snapshot_xmin(pg_current_snapshot())::xid)
+$$;
+
 -- Queue a task that is due: behind its session's running task, or as ready.
 -- Locks the session's row.
 create or replace function nocturne.enqueue(p_task uuid) returns boolean language plpgsql as $$

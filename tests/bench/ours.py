@@ -123,11 +123,11 @@ def drain_in(bench, env, n, queued=0, **settings):
     while psql.run('select ' + ALL_ENDED)[0] != 't':
         time.sleep(0.005)
     seconds = float(psql.run("""select extract(epoch from clock_timestamp()) - extract(epoch from
-        (select min(started_at) from nocturne.attempt where task_id >= '%s'))""" % first)[0])
+        (select min(started_at) from nocturne.attempts where task_id >= '%s'))""" % first)[0])
     figures = {'n': n, 'per_s': round((n + queued) / seconds, 1), 'worker_cpu_s': machine.cpu(worker.pid),
                'worker_mib': round(machine.rss(worker.pid) / 2**20, 1), **used.read()}
     figures['wal_per_turn'] = round(figures['wal_bytes'] / n)
-    ended = env.value("select count(*) from nocturne.attempt where task_id >= '%s' and outcome = 'completed'" % first)
+    ended = env.value("select count(*) from nocturne.attempts where task_id >= '%s' and outcome = 'completed'" % first)
     if ended != n + queued:
         raise RuntimeError('%d of %d turns completed' % (ended, n + queued))
     worker.end()

@@ -87,7 +87,7 @@ def measure_term(model, rounds, turns):
         return time.monotonic()
     for _ in range(rounds):
         times += b.round(term)
-    charged = b.env.value("select count(*) from nocturne.attempt where outcome <> 'released'")
+    charged = b.env.value("select count(*) from nocturne.attempts where outcome <> 'released'")
     lease = b.env.sql('select distinct fails, crashes from nocturne.lease')
     assert charged == 0 and lease == [{'fails': 0, 'crashes': 0}], (charged, lease, len(ids))
     b.end()

@@ -37,7 +37,7 @@ def busy(stage, width=40, seconds=8):
 
 
 def outcomes(stage, outcome):
-    return stage.value("select count(*) from nocturne.attempt where outcome = '%s'" % outcome)
+    return stage.value("select count(*) from nocturne.attempts where outcome = '%s'" % outcome)
 
 
 @row('6', 'one backend is killed each 100 ms, at random', 'throughput ≥ 70 %; 0 lost')

@@ -61,19 +61,19 @@ ALWAYS = {
            or c.events !~ '"type": ?"turn\\.ended"[^\\n]*\\n$'""",
     'what a worker ended has an attempt that says so': """
         select d.task_id, d.epoch, d.status, a.outcome from nocturne.done d
-        left join nocturne.attempt a on a.task_id = d.task_id and a.epoch = d.epoch
+        left join nocturne.attempts a on a.task_id = d.task_id and a.epoch = d.epoch
         where d.epoch > 0 and a.outcome is distinct from d.status""",
     'the last attempt is the one that ended it': """
-        select d.task_id from nocturne.done d join nocturne.attempt a using (task_id)
+        select d.task_id from nocturne.done d join nocturne.attempts a using (task_id)
         where d.epoch > 0 and a.epoch > d.epoch""",
     'an attempt that ends a task is the only such one': """
-        select task_id from nocturne.attempt
+        select task_id from nocturne.attempts
         where outcome in ('completed', 'incomplete', 'failed', 'aborted', 'expired')
         group by task_id having count(*) > 1""",
     'every event is of an epoch that held the task': """
         select c.task_id, c.seq_from, c.epoch from nocturne.chunk c
         where c.epoch > 0
-          and not exists (select 1 from nocturne.attempt a
+          and not exists (select 1 from nocturne.attempts a
                           where a.task_id = c.task_id and a.epoch = c.epoch)
           and not exists (select 1 from nocturne.lease l
                           where l.task_id = c.task_id and l.epoch = c.epoch)""",

@@ -44,7 +44,7 @@ def claim(session, worker, limit=10):
     return [(line.split('|')[0], int(line.split('|')[1])) for line in lines]
 
 
-def complete_text(worker, turns, status='completed', reason='stop', seq=1, head=True):
+def complete_text(worker, turns, status='completed', reason='stop', seq=1, head=True, lock=False):
     """An `execute turn_complete` for [(task, epoch, session)]: one event each, from `seq`."""
     n = len(turns)
     nulls = "array_fill(null::text, array[%d])" % n
@@ -59,7 +59,7 @@ def complete_text(worker, turns, status='completed', reason='stop', seq=1, head=
         literal([t[2] for t in turns]), same('[]', 'text'), nulls, nulls,
         'array_fill(null::uuid, array[%d])' % n, same(0, 'int'), same(head, 'bool'), nulls,
         same(seq, 'bigint'), same(1, 'int'), same(1700000000000, 'bigint'),
-        same('0 {"type":"turn.ended","status":"%s"}\n' % status, 'text'), "'w'",
+        same('0 {"type":"turn.ended","status":"%s"}\n' % status, 'text'), "'w'", str(lock).lower(),
     ]
     return 'execute turn_complete(%s)' % ', '.join(args)
 

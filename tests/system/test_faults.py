@@ -416,7 +416,7 @@ def test_a_claim_whose_answer_is_lost_is_handed_back_at_once():
         outcomes = [a['outcome'] for a in task['attempts']]
         assert outcomes[0] == 'released' and outcomes[-1] == 'completed', task
         longest = env.value('select max(extract(epoch from ended_at - started_at))::float8'
-                            ' from nocturne.attempt')
+                            ' from nocturne.attempts')
         assert longest < 3, longest
         env.check_invariants()
 

@@ -73,9 +73,9 @@ def test_a_thousand_turns_at_once_through_one_worker():
         check_all(env, ids, TWENTY, 60)
         check_streams(env, ids[::50], TWENTY)
         assert len(env.sim.requests()) == TURNS  # none was asked twice
-        found = env.value("select max(n) from (select (select count(*) from nocturne.attempt b "
+        found = env.value("select max(n) from (select (select count(*) from nocturne.attempts b "
                           "where b.started_at <= a.started_at and b.ended_at > a.started_at) as n "
-                          "from nocturne.attempt a order by a.started_at desc limit 50) x")
+                          "from nocturne.attempts a order by a.started_at desc limit 50) x")
         assert found > 400, found  # they did run together
 
 
@@ -148,7 +148,7 @@ def test_every_daemon_restarted_under_load():
                 assert f.cuts > 0, 'the api was killed'
                 assert [e.data for e in f.events] == env.stored_events(f.task_id), f.task_id
             check_streams(env, ids[::50], TWENTY)
-            outcomes = env.sql('select outcome, count(*) as n from nocturne.attempt group by 1')
+            outcomes = env.sql('select outcome, count(*) as n from nocturne.attempts group by 1')
             # handed back once; the restart of PostgreSQL cost no attempt and no model call
             assert {r['outcome']: r['n'] for r in outcomes} == {'released': TURNS,
                                                                    'completed': TURNS}
@@ -180,7 +180,7 @@ def test_a_worker_killed_in_the_middle_of_streams():
             assert len(reset) <= 1, events
             if reset:
                 assert reset[0]['to_seq'] == 1 and reset[0]['reason'] == 'takeover', reset
-        outcomes = env.sql('select distinct task_id from nocturne.attempt where outcome = '
+        outcomes = env.sql('select distinct task_id from nocturne.attempts where outcome = '
                            "'lost'")
         assert len(outcomes) >= 90, len(outcomes)
         env.check_invariants()
@@ -249,7 +249,7 @@ def test_a_worker_that_was_frozen_writes_nothing_after_its_time():
         wait_until(lambda: env.value('select count(*) from nocturne.chunk') > 30, 10, 'streams')
         first.stop()
         env.worker(**QUICK)
-        wait_until(lambda: env.value("select count(*) from nocturne.attempt where outcome = 'lost'")
+        wait_until(lambda: env.value("select count(*) from nocturne.attempts where outcome = 'lost'")
                    == 30, 10, 'rescued')
         first.cont()
         first.wait_log('fences itself')

@@ -22,7 +22,7 @@ def started_after(env, task_ids):
     """Seconds from the submit to the start, in order."""
     return sorted(row['s'] for row in env.sql("""
         select extract(epoch from a.started_at - t.created_at)::float as s
-        from nocturne.attempt a join nocturne.task t using (task_id)
+        from nocturne.attempts a join nocturne.task t using (task_id)
         where a.task_id = any('{%s}')""" % ','.join(task_ids)))
 
 

@@ -59,7 +59,7 @@ def test_a_worker_hands_its_turns_on_within_a_second():
         old.end()
         gaps = [row['s'] for row in env.sql("""
             select extract(epoch from b.started_at - a.ended_at)::float as s
-            from nocturne.attempt a join nocturne.attempt b using (task_id)
+            from nocturne.attempts a join nocturne.attempts b using (task_id)
             where a.outcome = 'released' and b.outcome = 'completed' order by 1""")]
         assert len(gaps) >= 40, gaps  # the models that were speaking, and the tools
         assert gaps[-1] < within(1, 'start'), gaps
@@ -92,7 +92,7 @@ def test_a_scheduler_hands_the_lead_on():
             assert len(task['attempts']) == 1, task
         late = env.value("""
             select max(extract(epoch from a.started_at - t.run_at))::float
-            from nocturne.attempt a join nocturne.task t using (task_id)""")
+            from nocturne.attempts a join nocturne.task t using (task_id)""")
         assert late < within(4, 'start'), late
         env.check_invariants()
 

@@ -460,18 +460,77 @@ def test_an_abort_that_came_first_beats_the_completion():
 
 
 def test_a_turn_submitted_while_the_one_before_it_ends_is_not_lost():
-    task, epoch, session, worker = one_running('gap')
-    other = env.psql()
-    other.run('begin')
-    other.run('update nocturne.worker set slots = slots where worker_id = %d' % worker)
-    session.send(complete_text(worker, [(task, epoch, 'gap')]))
-    session.wait_blocked()  # its snapshot is taken, its locks are not
-    following = submit('gap')
-    other.run('commit')
-    assert [line.split('|')[0] for line in session.result()] == [task]
-    (claimed, epoch), = claim(session, worker)
-    assert claimed == following
-    assert complete(session, worker, [(claimed, epoch, 'gap')]) == [claimed]
+    for lock in (False, True):
+        task, epoch, session, worker = one_running('gap')
+        other = env.psql()
+        other.run('begin')
+        other.run('update nocturne.worker set slots = slots where worker_id = %d' % worker)
+        session.send(complete_text(worker, [(task, epoch, 'gap')], lock=lock))
+        session.wait_blocked()  # its snapshot is taken, its locks are not
+        following = submit('gap')
+        other.run('commit')
+        ended = [line.split('|')[0] for line in session.result()]
+        if not lock:  # a session that changed since the snapshot looks locked
+            assert ended == []
+            ended = complete(session, worker, [(task, epoch, 'gap')], lock=True)
+        assert ended == [task]
+        (claimed, epoch), = claim(session, worker)
+        assert claimed == following
+        assert complete(session, worker, [(claimed, epoch, 'gap')], lock=True) == [claimed]
+
+
+def looking(session_id, patience):
+    """A completion that has looked at its rows and not written yet, and how to let it go on: the others came between.
+    It waits for them as long as `patience`."""
+    task, epoch, session, worker = one_running(session_id)
+    text = statements.texts()['turn_complete'].replace("'50ms'", "'%s'" % patience)
+    paused = text.replace('), l as (', '), pause as materialized (select pg_advisory_xact_lock_shared(77)\n'
+                          '    from (select count(*) from k) n), l as (').replace(
+        'where x.ctid = any(', 'where exists (select 1 from pause) and x.ctid = any(')
+    assert paused.count('pause') == 2 and paused.count(patience) == 1
+    session.run('deallocate turn_complete; prepare turn_complete as ' + paused)
+    gate = env.psql()
+    gate.run('select pg_advisory_lock(77)')
+    session.send(complete_text(worker, [(task, epoch, session_id)]))
+    session.wait_blocked()
+    return task, epoch, session, worker, lambda: gate.run('select pg_advisory_unlock(77)')
+
+
+def test_a_turn_submitted_between_the_look_and_the_write_is_not_lost():
+    task, epoch, session, worker, go_on = looking('btw1', '9s')
+    following = submit('btw1')
+    go_on()
+    assert [line.split('|') for line in session.result()] == [[task, '1']]
+    assert env.value("select running from nocturne.session where session_id = 'btw1'") == following
+    env.abort(following)
+
+
+def test_an_abort_between_the_look_and_the_write_beats_the_completion():
+    task, epoch, session, worker, go_on = looking('btw2', '9s')
+    assert env.abort(task, 'why') == 'aborting'
+    go_on()
+    assert session.result() == []
+    assert env.value("select running from nocturne.session where session_id = 'btw2'") == task
+    assert complete(session, worker, [(task, epoch, 'btw2')], status='aborted', reason='aborted',
+                    lock=True) == [task]
+
+
+def test_who_locks_between_the_look_and_the_write_is_not_waited_for():
+    for n, text in enumerate(("select nocturne.abort('%s')",
+                              "update nocturne.session set agent = agent where running = '%s'")):
+        task, epoch, session, worker, go_on = looking('btw3%d' % n, '1s')
+        other = env.psql()
+        other.run('begin')
+        other.run(text % task)
+        go_on()
+        try:
+            session.result()
+            raise AssertionError('it did not wait')
+        except SqlError as e:
+            assert 'lock timeout' in str(e), e
+        assert complete(session, worker, [(task, epoch, 'btw3%d' % n)], lock=True) == []  # nor then
+        other.run('rollback')
+        assert complete(session, worker, [(task, epoch, 'btw3%d' % n)], lock=True) == [task]
 
 
 def test_completing_twice_changes_nothing():

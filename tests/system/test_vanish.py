@@ -53,7 +53,7 @@ class Setting:
         time.sleep(4)
         assert 'this worker is dead' not in self.scheduler.log(), self.scheduler.tail()
         assert self.runs_on() == self.worker, self.first.tail()
-        assert self.env.value("select count(*) from nocturne.attempt") == 0
+        assert self.env.value("select count(*) from nocturne.attempts") == 0
 
     def end(self):
         self.env.abort(self.task_id)
@@ -167,7 +167,7 @@ def restarted(how):
         time.sleep(4)
         # a start that took longer than it may act made it hand back by itself, uncharged
         assert 'this worker is dead' not in s.scheduler.log(), s.scheduler.tail()
-        assert env.value("select count(*) from nocturne.attempt where outcome = 'lost'") == 0
+        assert env.value("select count(*) from nocturne.attempts where outcome = 'lost'") == 0
         s.end()
         env.close()
     finally:
