@@ -14,7 +14,9 @@
 #define SLOTS   1024
 
 struct delays {
-    uv_timer_t timer;
+    uv_timer_t timer, round; /* of the slots, of `soon` */
+    int open_handles;
+    struct list soon; /* waits of 0 */
     struct list slots[SLOTS];
     uint64_t tick; /* the last one that was looked at */
     size_t waiting;
@@ -25,7 +27,10 @@ struct delays *delays_new(uv_loop_t *loop)
     struct delays *delays = xcalloc(1, sizeof(*delays));
 
     uv_timer_init(loop, &delays->timer);
-    delays->timer.data = delays;
+    uv_timer_init(loop, &delays->round);
+    delays->timer.data = delays->round.data = delays;
+    delays->open_handles = 2;
+    list_init(&delays->soon);
     for (int i = 0; i < SLOTS; i++)
         list_init(&delays->slots[i]);
     return delays;
@@ -33,13 +38,18 @@ struct delays *delays_new(uv_loop_t *loop)
 
 static void on_closed(uv_handle_t *handle)
 {
-    free(handle->data);
+    struct delays *delays = handle->data;
+
+    if (--delays->open_handles == 0)
+        free(delays);
 }
 
 void delays_close(struct delays *delays)
 {
-    if (delays)
-        uv_close((uv_handle_t *)&delays->timer, on_closed);
+    if (!delays)
+        return;
+    uv_close((uv_handle_t *)&delays->timer, on_closed);
+    uv_close((uv_handle_t *)&delays->round, on_closed);
 }
 
 static void delay_stop(struct delay *delay)
@@ -48,8 +58,18 @@ static void delay_stop(struct delay *delay)
 
     list_remove(&delay->node);
     delay->delays = NULL;
-    if (--delays->waiting == 0)
+    if (delay->due_ms > 0 && --delays->waiting == 0)
         uv_timer_stop(&delays->timer);
+}
+
+static void run_all(struct list *due)
+{
+    while (!list_is_empty(due)) {
+        struct delay *delay = container_of(due->next, struct delay, node);
+
+        delay_stop(delay);
+        delay->on_due(delay->owner);
+    }
 }
 
 /* Run what is due in one slot. A callback may start and cancel others, in this slot too, so the
@@ -67,12 +87,18 @@ static void run_slot(struct list *slot, uint64_t now_ms)
             list_append(&due, n);
         }
     }
-    while (!list_is_empty(&due)) {
-        struct delay *delay = container_of(due.next, struct delay, node);
+    run_all(&due);
+}
 
-        delay_stop(delay);
-        delay->on_due(delay->owner);
-    }
+/* Those that are started meanwhile have the next round. */
+static void on_round(uv_timer_t *timer)
+{
+    struct delays *delays = timer->data;
+    struct list soon;
+
+    list_init(&soon);
+    list_splice(&soon, &delays->soon);
+    run_all(&soon);
 }
 
 static void on_tick(uv_timer_t *timer)
@@ -94,10 +120,16 @@ void delay_start(struct delays *delays, struct delay *delay, uint64_t ms,
     uint64_t now_ms = clock_mono_ms();
 
     assert(!delay->delays); /* on two lists at once it would lead the wheel astray */
-    delay->due_ms = now_ms + ms;
+    delay->due_ms = ms > 0 ? now_ms + ms : 0;
     delay->on_due = on_due;
     delay->owner = owner;
     delay->delays = delays;
+    if (ms == 0) {
+        list_append(&delays->soon, &delay->node);
+        if (!uv_is_active((uv_handle_t *)&delays->round))
+            uv_timer_start(&delays->round, on_round, 0, 0);
+        return;
+    }
     if (delays->waiting++ == 0) {
         delays->tick = now_ms / TICK_MS;
         uv_timer_start(&delays->timer, on_tick, TICK_MS, TICK_MS);

@@ -1,6 +1,7 @@
 /*
  * Many short waits on one timer. A wait is a struct in its owner; most are canceled before they
- * run out (time-outs), so starting and canceling cost a list operation. Resolution 10 ms.
+ * run out (time-outs), so starting and canceling cost a list operation. Resolution 10 ms; a wait
+ * of 0 is over when the loop comes round.
  */
 #pragma once
 

@@ -30,8 +30,8 @@ void store_worker_beat(struct pg *pg, struct pg_call *call, int64_t worker_id, u
                        const char *stats, uint64_t timeout_ms, pg_done_fn *done, void *owner);
 int store_read_beat(PGresult *res, struct beat_row *ret_row, struct err *err);
 
-/* worker_session.sql, about the session that `pg` has now. -1: there is no such worker alive, 0: the
- * backend is not its own, 1: it is recorded. */
+/* worker_session.sql, about the session that `pg` has now. -1: there is no such worker alive, 0:
+ * the backend is not its own, 1: it is recorded. */
 void store_worker_session(struct pg *pg, struct pg_call *call, int64_t worker_id,
                           uint64_t silence_ms, pg_done_fn *done, void *owner);
 int store_read_session(PGresult *res);

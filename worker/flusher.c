@@ -33,6 +33,7 @@
 
 #define TICK_MIN_MS     5
 #define TICK_MAX_MS     100
+#define URGENT_MS       2  /* for what a turn waits: others may come */
 #define SETTLE_MS       1  /* what a turn does at once is one row: its start and, often, its end */
 #define TURNS_PER_MS    10 /* the tick grows by a millisecond for so many writing turns */
 #define BATCH_MAX_TURNS 1024
@@ -74,6 +75,7 @@ struct flusher {
     uint64_t sent_at_us;
     unsigned failures;
     size_t last_turns; /* in the last whole batch: sets the tick */
+    bool yielded;      /* the timer has run out, and now the others' that have */
     bool closing;
 };
 
@@ -115,6 +117,11 @@ static uint64_t min_ms(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
+static uint64_t ms_until(uint64_t at_ms, uint64_t now_ms)
+{
+    return at_ms > now_ms ? at_ms - now_ms : 0;
+}
+
 /* Count what the client has waiting; once full it stays so until half of it is written. */
 static void flush_count(struct flusher *f, struct flush_client *c)
 {
@@ -141,6 +148,14 @@ static void flush_tell_room(struct flusher *f)
     }
 }
 
+static void flush_wait(struct flusher *f, struct flush_client *c, bool urgent)
+{
+    list_remove(&c->node);
+    list_append(urgent ? &f->urgent : &f->dirty, &c->node);
+    c->urgent = urgent;
+    c->since_ms = clock_mono_ms();
+}
+
 /* Decide when the next transaction goes. */
 static void flush_schedule(struct flusher *f)
 {
@@ -151,13 +166,13 @@ static void flush_schedule(struct flusher *f)
     if (!list_is_empty(&f->alone))
         wait_ms = 0;
     else if (!list_is_empty(&f->urgent))
-        wait_ms = TICK_MIN_MS / 2;
+        wait_ms = ms_until(client_of(f->urgent.next)->since_ms + URGENT_MS, now_ms);
     else if (!list_is_empty(&f->dirty))
         wait_ms = f->tick_at_ms > now_ms ? f->tick_at_ms - now_ms : SETTLE_MS;
     else
         wait_ms = UINT64_MAX;
     if (!list_is_empty(&f->held))
-        wait_ms = min_ms(wait_ms, f->held_at_ms > now_ms ? f->held_at_ms - now_ms : 0);
+        wait_ms = min_ms(wait_ms, ms_until(f->held_at_ms, now_ms));
     if (wait_ms == UINT64_MAX)
         return;
     if (f->state == FLUSH_WAITING && uv_timer_get_due_in(&f->timer) <= wait_ms)
@@ -176,11 +191,11 @@ static void flush_fly(struct flusher *f, struct flush_client *c)
 }
 
 /* Move clients of `from` into the batch until it is full. */
-static void flush_take(struct flusher *f, struct list *from, size_t max)
+static void flush_take(struct flusher *f, struct list *from)
 {
     size_t n = list_len(&f->flying);
 
-    while (!list_is_empty(from) && n < max && f->batch.bytes < BATCH_MAX_BYTES) {
+    while (!list_is_empty(from) && n < BATCH_MAX_TURNS && f->batch.bytes < BATCH_MAX_BYTES) {
         struct flush_client *c = client_of(from->next);
         struct record swap = c->sent;
 
@@ -217,6 +232,8 @@ static void flush_accept(struct flusher *f);
 
 static void flush_collect(struct flusher *f)
 {
+    uint64_t now_ms = clock_mono_ms();
+
     store_batch_reset(&f->batch);
     if (!list_is_empty(&f->alone)) {
         f->batch.lock_first = true;
@@ -224,16 +241,16 @@ static void flush_collect(struct flusher *f)
              n < f->piece && !list_is_empty(&f->alone) && f->batch.bytes < BATCH_MAX_BYTES; n++)
             flush_fly(f, client_of(f->alone.next));
     } else {
-        while (!list_is_empty(&f->held) && clock_mono_ms() >= f->held_at_ms &&
+        while (!list_is_empty(&f->held) && now_ms >= f->held_at_ms &&
                f->batch.bytes < BATCH_MAX_BYTES) {
             f->batch.lock_first = true;
             flush_fly(f, client_of(f->held.next));
         }
-        flush_take(f, &f->urgent, BATCH_MAX_TURNS);
-        if (clock_mono_ms() >= f->tick_at_ms) {
-            flush_take(f, &f->dirty, BATCH_MAX_TURNS);
+        flush_take(f, &f->urgent);
+        if (now_ms >= f->tick_at_ms) {
+            flush_take(f, &f->dirty);
             f->last_turns = list_len(&f->flying);
-            f->tick_at_ms = clock_mono_ms() + tick_ms(f);
+            f->tick_at_ms = now_ms + tick_ms(f);
         }
     }
     if (list_is_empty(&f->flying)) {
@@ -264,9 +281,19 @@ static void on_gate(void *owner)
     flush_go_on(owner);
 }
 
+/* What turns have put off until the loop comes round (turn_park) is done before, also when we are
+ * late: the end of many of them then goes with their start. */
 static void on_timer(uv_timer_t *timer)
 {
-    flush_go_on(timer->data);
+    struct flusher *f = timer->data;
+
+    if (f->state == FLUSH_WAITING && !f->yielded) {
+        f->yielded = true;
+        uv_timer_start(&f->timer, on_timer, 0, 0);
+        return;
+    }
+    f->yielded = false;
+    flush_go_on(f);
 }
 
 /* Tell a turn what became of its record; it may free itself in on_flushed(). */
@@ -288,10 +315,8 @@ static void flush_tell(struct flusher *f, struct flush_client *c, enum flush_res
     if (result == FLUSH_DURABLE)
         record_reset(&c->sent);
     flush_count(f, c);
-    if (!record_is_empty(&c->now)) { /* written meanwhile */
-        c->urgent = c->now.barrier;
-        list_append(c->urgent ? &f->urgent : &f->dirty, &c->node);
-    }
+    if (!record_is_empty(&c->now)) /* written meanwhile */
+        flush_wait(f, c, c->now.barrier);
     c->on_flushed(c->owner, result, barrier, control);
 }
 
@@ -609,11 +634,8 @@ void flush_put(struct flusher *f, struct flush_client *c, bool urgent)
     flush_count(f, c);
     if (c->in_flight)
         return; /* flush_tell() puts it on a list again */
-    if (list_is_empty(&c->node) || (urgent && !c->urgent)) {
-        list_remove(&c->node);
-        list_append(urgent ? &f->urgent : &f->dirty, &c->node);
-        c->urgent = urgent;
-    }
+    if (list_is_empty(&c->node) || (urgent && !c->urgent))
+        flush_wait(f, c, urgent);
     flush_schedule(f);
 }
 

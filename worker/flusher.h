@@ -41,10 +41,11 @@ struct flush_client {
     struct record now;  /* the turn writes here */
     struct record sent; /* in flight */
     bool in_flight, urgent;
-    bool held;      /* in flight, but not in the batch: to be sent again */
-    bool forgotten; /* flusher_forget() */
-    int accepted;   /* marks of the answer being read */
-    size_t bytes;   /* of `now` and `sent`, as counted in the flusher's */
+    uint64_t since_ms; /* on the list of the urgent or of the others */
+    bool held;         /* in flight, but not in the batch: to be sent again */
+    bool forgotten;    /* flusher_forget() */
+    int accepted;      /* marks of the answer being read */
+    size_t bytes;      /* of `now` and `sent`, as counted in the flusher's */
     bool full;
     struct list full_node; /* in the flusher's list of the full */
     /* `barrier`: what was flushed is what the turn waits for. Unless the result is DURABLE the
