@@ -56,8 +56,9 @@ def hold_row(matrix, process):
     ids = [matrix.submit('c', 'ratelimit 2 after 2 then say %d' % len(matrix.tasks)) for _ in range(8)]
     ids += [matrix.submit('b', 'call nap {} then say slept') for _ in range(4)]
     harness.wait_until(lambda: not process.alive or matrix.env.value(
-        "select count(*) >= 3 and count(c.task_id) >= 1 from nocturne.lease l"
+        "select count(c.task_id) >= 1 and count(*) filter (where t.agent = 'c') >= 2 from nocturne.lease l"
         " join nocturne.worker w using (worker_id) left join nocturne.tool_call c using (task_id)"
+        " join nocturne.task t using (task_id)"
         " where w.name = '%s' and l.task_id in ('%s')"
         % (name_of(process), "','".join(ids))), 20, 'turns of the worker that is to be held')
     lock(matrix, "select 1 from nocturne.worker where name = '%s' for update" % name_of(process), 5,
