@@ -23,6 +23,7 @@ slots=100) is nocturne-worker --slots 100.
 NOCTURNE_TEST_MODE=poll runs everything without LISTEN and NOTIFY, =pgbouncer through PgBouncer in
 transaction mode; a test whose bound presumes hints says within(SECONDS, 'event').
 """
+import atexit
 import http.client
 import json
 import os
@@ -50,6 +51,14 @@ MODE_SETTINGS = {'': {}, 'poll': {'hints': 'off', 'notify': 'off'},
 # what the scheduler needs; an abort is that of a running turn.
 POLLED = {'event': 0.4, 'start': 1.5, 'abort': 2.5}
 open_envs = []  # for the runner: to print logs of, and to close
+
+
+@atexit.register
+def leave_nothing():
+    """Of a run that was interrupted."""
+    for env in open_envs:
+        for process in env.processes:
+            process.kill()
 
 
 def wait_until(condition, deadline=10.0, what='', every=0.02):
