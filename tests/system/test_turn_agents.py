@@ -92,6 +92,15 @@ def test_echo_gives_back_what_it_gets():
         assert types == ['turn.started', 'turn.ended'], types
 
 
+def test_the_start_and_the_end_of_a_short_turn_are_one_row():
+    tasks = [env.submit('echo', str(n)) for n in range(30)]
+    for task_id in tasks:
+        task = env.wait_task(task_id, status='completed')
+        rows = env.sql("select count from nocturne.chunk where task_id = '%s'" % task_id)
+        assert rows == [{'count': 2}], rows
+        assert [a['outcome'] for a in task['attempts']] == ['completed'], task
+
+
 def test_numbers_come_back_as_they_were_written():
     text = '{"n":12345678901234567890.10,"e":1E400,"z":-0.0}'
     task_id = env.value("select task_id from nocturne.submit('echo', '%s')" % text)
