@@ -103,11 +103,11 @@ class Work:
     def turns(self):
         text = 'call log {} and call keep {"name":"n","text":"1"} then say done {{tool}}'
         ids = [self.submit('a', text) for _ in range(3)]
-        flaky = self.submit('flaky', 'x')
+        self.flaky = self.submit('flaky', 'x')
         later = [self.submit('a', 'say later', run_at='300ms') for _ in range(2)]
         asked = self.submit('a', 'call ask {} then say got {{tool}}', session_id='s')
         bad = self.submit('bad', 'x')
-        for task_id in ids + [flaky] + later:
+        for task_id in ids + later:
             self.wait(task_id)
         self.wait(asked)
         resumed = self.ask('POST', '/v1/tasks/%s/resume' % asked,
@@ -135,7 +135,7 @@ class Work:
         wait_until(lambda: self.env.http.get('/v1/tasks/' + task_id).status == 200, 10)
         wait_until(lambda: self.stream_opens(path), 20, 'a stream')
         self.env.http.get('/v1/tasks/%s?wait=3s' % task_id, timeout=20)
-        wait_until(self.hints_are_missed, 30, 'controls are asked for', every=0.5)
+        wait_until(self.hints_are_missed, 30, 'controls are asked for')
         self.ask('POST', '/v1/tasks/%s/abort' % task_id)
         self.wait(task_id, 'aborted')
 
@@ -143,7 +143,9 @@ class Work:
         """After each loss of the connection that listens, the worker asks what it has missed."""
         self.env.execute("select count(pg_terminate_backend(pid)) from pg_stat_activity where"
                          " datname = current_database() and application_name like '%-hints'")
-        time.sleep(2)
+        end = time.monotonic() + 2  # so long at most until it is back and has asked
+        while self.first.log().count('test: worker_controls fails') < TIMES and time.monotonic() < end:
+            time.sleep(0.05)
         return self.first.log().count('test: worker_controls fails') >= TIMES
 
     def stream_opens(self, path):
@@ -221,6 +223,7 @@ def run(state):
     work.turns()
     work.watched()
     work.genkit()
+    work.wait(work.flaky)  # it has waited for its next attempts beside all that
     work.skipped()
     work.lost_claim()
     work.wait_hit(work.first, 'worker_reconcile')
