@@ -9,6 +9,7 @@
 #include "clock.h"
 #include "config.h"
 #include "hub.h"
+#include "id.h"
 #include "log.h"
 #include "mem.h"
 #include "reply.h"
@@ -55,15 +56,37 @@ static const struct config_key keys[] = {
     CONFIG_END,
 };
 
+/* "TASK,TASK,..." */
+static void hint_each(struct api *api, const char *tasks, void (*hint)(struct api *, const char *))
+{
+    const char *end = tasks + strlen(tasks);
+    char task_id[ID_BYTES] = "";
+
+    for (; end - tasks >= ID_BYTES - 1; tasks += ID_BYTES) {
+        memcpy(task_id, tasks, ID_BYTES - 1);
+        hint(api, task_id);
+    }
+}
+
+static void hint_events(struct api *api, const char *task_id)
+{
+    hub_hint(api->hub, task_id);
+}
+
+static void hint_end(struct api *api, const char *task_id)
+{
+    waiters_hint(api->waiters, task_id);
+}
+
 static void on_hint(void *owner, const char *payload)
 {
     struct api *api = owner;
 
     api->hints_heard++;
     if (strncmp(payload, "c:", 2) == 0)
-        hub_hint(api->hub, payload + 2);
+        hint_each(api, payload + 2, hint_events);
     else if (strncmp(payload, "d:", 2) == 0)
-        waiters_hint(api->waiters, payload + 2);
+        hint_each(api, payload + 2, hint_end);
     else if (*payload == 'w')
         genkit_hint(api->genkit, payload + 1);
 }

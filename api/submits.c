@@ -73,17 +73,22 @@ static void on_alone(void *owner, PGresult *res, const struct err *err)
     struct accepted_row row;
     struct err bad = *err;
 
-    if (bad.code != ERR_OK || store_read_accepted(res, &row, &bad) < 0)
+    if (bad.code != ERR_OK || store_read_accepted(res, &row, &bad) < 0) {
         submit->done(submit->owner, NULL, &bad, submit->call.sqlstate);
-    else
-        submit->done(submit->owner, &row, &bad, "");
+        return;
+    }
+    row.hinted = submit->hinted;
+    submit->done(submit->owner, &row, &bad, "");
 }
 
 static void submit_alone(struct submit *submit)
 {
+    struct api *api = submit->submits->api;
+
     list_remove(&submit->node);
-    store_task_submit(pgpool_pick(submit->submits->api->pool), &submit->call, &submit->row,
-                      on_alone, submit);
+    submit->hinted = !submit->row.run_at && notify_may_ride(api->notify);
+    store_task_submit(pgpool_pick(api->pool), &submit->call, &submit->row, submit->hinted, on_alone,
+                      submit);
 }
 
 /* ---- together ---- */

@@ -20,6 +20,7 @@ struct submit {
     struct submits *submits;
     struct pg_call call; /* when it goes by itself */
     uint64_t since_ms;
+    bool hinted; /* its transaction has told the workers, if it is queued */
     submit_done_fn *done;
     void *owner;
 };

@@ -167,7 +167,7 @@ static void count_accepted(struct request *r, const struct accepted_row *row)
     if (row->replayed)
         return;
     r->api->submitted++;
-    if (strcmp(row->status, "queued") == 0)
+    if (strcmp(row->status, "queued") == 0 && !row->hinted)
         notify_put(r->api->notify, "r");
 }
 

@@ -1,9 +1,10 @@
 /*
  * Hints to the other processes: what is worth looking at now. One per process.
  *
- * Hints are gathered for 5 ms, each only once, and go out as a statement of their own, after the
- * data they speak of are committed. They are only hints: a lost one costs the time until the next
- * poll, so nothing here can fail. The payloads are listed in sql/queries/notify_listen.sql.
+ * Hints go out as a statement of their own, after the data they speak of are committed: the first
+ * at once, those that follow within 5 ms together, each only once. They are only hints: a lost one
+ * costs the time until the next poll, so nothing here can fail. The payloads are listed in
+ * sql/queries/notify_listen.sql.
  */
 #pragma once
 
@@ -20,6 +21,12 @@ struct notify *notify_new(uv_loop_t *loop, struct pg *pg);
 
 /* Longer payloads than NOTIFY_MAX_BYTES, and more than fit, are dropped. NULL `n`: nothing. */
 void notify_put(struct notify *n, const char *payload);
+
+/* May the caller's own transaction carry its hint (task_submit.sql)? That spares
+ * a round trip, but a transaction with a NOTIFY holds a lock of the whole server while it is made
+ * durable: so only one in 20 ms, when nothing else is being sent. Counts as sent. */
+bool notify_may_ride(struct notify *n);
+
 void notify_task(struct notify *n, char kind, const char *task_id); /* "c:TASK", "d:TASK" */
 
 /* After an abort: of a running turn it waits for the worker, "a:WORKER", or "a:*" for all when it

@@ -2,7 +2,7 @@
 
 #include <stdlib.h>
 
-void store_task_submit(struct pg *pg, struct pg_call *call, const struct submit_row *row,
+void store_task_submit(struct pg *pg, struct pg_call *call, const struct submit_row *row, bool hint,
                        pg_done_fn *done, void *owner)
 {
     pg_call_init(call, SQL_TASK_SUBMIT);
@@ -19,6 +19,7 @@ void store_task_submit(struct pg *pg, struct pg_call *call, const struct submit_
     pg_param_text(call, row->options);
     pg_param_text(call, STORE_TENANT);
     pg_param_text(call, row->print);
+    pg_param_text(call, hint ? "t" : "f");
     pg_exec(pg, call, STORE_TASK_MS, done, owner);
 }
 

@@ -28,7 +28,8 @@ struct submit_row {
     const char *max_attempts; /* number as text */
     const char *key, *options, *print;
 };
-void store_task_submit(struct pg *pg, struct pg_call *call, const struct submit_row *row,
+/* `hint`: NOTIFY that something is ready, if it is queued. */
+void store_task_submit(struct pg *pg, struct pg_call *call, const struct submit_row *row, bool hint,
                        pg_done_fn *done, void *owner);
 
 /* task_resume.sql */
@@ -43,6 +44,7 @@ void store_task_retry(struct pg *pg, struct pg_call *call, const char *task_id, 
 struct accepted_row {
     const char *task_id, *session_id, *status, *created_at;
     bool replayed;
+    bool hinted; /* set by who submits: the workers have been told */
 };
 int store_read_accepted(PGresult *res, struct accepted_row *ret_row, struct err *err);
 void store_read_accepted_row(PGresult *res, int at, struct accepted_row *ret_row);

@@ -120,7 +120,7 @@ ARGUMENTS = {
     'task_abort': ":r, 'why', 'me', 'default'", 'task_get': ":l, 'default'",
     'task_peek': ":l, 'default'",
     'task_list': "'default', null, null, null, null, 20",
-    'task_submit': "'f1', '\"x\"', 's7', null, null, 5, null, null, null, 'key', null, 'default', null",
+    'task_submit': "'f1', '\"x\"', 's7', null, null, 5, null, null, null, 'key', null, 'default', null, true",
     'task_submit_many': "array['f1', 'f2'], array['1', '2'], array['s9', null], array[null, null]::uuid[],"
                         " array[null, null], array[5, 5], array[null, null], array[null, null]::int[],"
                         " array[null, null], array['new', null], array[null, null], array[null, null],"
@@ -153,8 +153,8 @@ VARIANTS = [
     ('task_abort', ":due, 'why', 'me', 'default'"),
     ('task_abort', ":d, 'why', 'me', 'default'"),
     ('task_get', ":d, 'default'"),
-    ('task_submit', "'f1', '\"x\"', null, null, null, 5, null, null, null, null, null, 'default', null"),
-    ('task_submit', "'f1', '\"x\"', null, :d, null, 5, null, null, null, null, null, 'default', null"),
+    ('task_submit', "'f1', '\"x\"', null, null, null, 5, null, null, null, null, null, 'default', null, false"),
+    ('task_submit', "'f1', '\"x\"', null, :d, null, 5, null, null, null, null, null, 'default', null, false"),
 ]
 BEFORE = {  # so that there is something to do
     'lease_rescue': "update nocturne.worker set state = 'dead' where worker_id <= 3;",
