@@ -61,6 +61,9 @@ void store_read_reap(PGresult *res, int row, struct reap_row *ret_row)
         .now_us = column_int(res, row, 0),
         .judged = column_bool(res, row, 1),
         .worker_id = PQgetisnull(res, row, 2) ? 0 : column_int(res, row, 2),
+        .dead_hold = column_bool(res, row, 3),
+        .live_hold = column_bool(res, row, 4),
+        .latest_us = column_int(res, row, 5),
     };
 }
 

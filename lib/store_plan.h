@@ -34,6 +34,9 @@ struct reap_row {
     int64_t now_us;
     bool judged;       /* else nobody was declared dead, whoever is */
     int64_t worker_id; /* 0 in the first row */
+    /* the same in each row, as of before it */
+    bool dead_hold, live_hold; /* leases */
+    int64_t latest_us;         /* when the latest session of a worker began, 0: there is none */
 };
 void store_worker_reap(struct pg *pg, struct pg_call *call, int64_t seen_us, uint64_t patience_ms,
                        uint64_t ttl_ms, uint64_t timeout_ms, pg_done_fn *done, void *owner);

@@ -71,6 +71,14 @@ struct scheduler {
     bool stopping;
 };
 
+static void on_round(void *owner, bool busy, int64_t latest_us)
+{
+    struct scheduler *s = owner;
+
+    if (!s->stopping)
+        vanish_heed(s->vanish, busy, latest_us);
+}
+
 static void on_role(void *owner, bool leads)
 {
     struct scheduler *s = owner;
@@ -157,7 +165,7 @@ static void start(struct scheduler *s)
     s->retain_pg = pg_new(uv, conf->database, PROG, conf->prepare);
     s->notify = conf->notify ? notify_new(uv, s->pg) : NULL;
     s->due = due_new(uv, s->pg, s->notify, conf->poll);
-    s->rescue = rescue_new(uv, s->pg, s->notify, conf->rescue_every, conf->worker_ttl);
+    s->rescue = rescue_new(uv, s->pg, s->notify, conf->rescue_every, conf->worker_ttl, on_round, s);
     s->vanish = vanish_new(uv, s->pg, s->rescue, conf->vanish);
     s->watchdog = watchdog_new(uv, s->pg, conf->stuck);
     s->retain = retain_new(uv, s->retain_pg, conf->retention, conf->retain_every);

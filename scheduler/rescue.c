@@ -2,7 +2,7 @@
  *   IDLE ----> SLEEPING ----> REAPING ----> RESCUING
  *    ^            | ^            |           |  ^ |
  *    |            | |            |           |  +-+  a full batch: there may be more
- *    |            | +------------+-----------+
+ *    |            | +------------+-----------+         nobody dead has any
  *    +------------+--------------------------+         rescue_lead(false)
  *
  * IDLE      we do not lead
@@ -55,6 +55,8 @@ struct rescue {
     int64_t seen_us;         /* the database's clock as of the last answer; 0: unknown */
     bool leads, failing;
     bool judging; /* the round in flight may declare someone dead */
+    void (*on_round)(void *owner, bool busy, int64_t latest_us);
+    void *owner;
 };
 
 static void on_timer(uv_timer_t *timer);
@@ -172,8 +174,9 @@ static void note_seen(struct rescue *rescue, const struct reap_row *row)
 static void on_reaped(void *owner, PGresult *res, const struct err *err)
 {
     struct rescue *rescue = owner;
-    struct reap_row row;
+    struct reap_row row = {0};
     char context[40];
+    bool died = false;
 
     if (!wanted(rescue) || failed(rescue, err))
         return;
@@ -185,8 +188,13 @@ static void on_reaped(void *owner, PGresult *res, const struct err *err)
         }
         snprintf(context, sizeof(context), "worker=%" PRId64, row.worker_id);
         log_line(LOG_WARN, context, "this worker is dead");
+        died = true;
     }
-    rescue_leases(rescue);
+    rescue->on_round(rescue->owner, row.live_hold, row.latest_us);
+    if (died || row.dead_hold)
+        rescue_leases(rescue);
+    else
+        end_round(rescue);
 }
 
 static void on_timer(uv_timer_t *timer)
@@ -217,7 +225,8 @@ void rescue_soon(struct rescue *rescue)
 }
 
 struct rescue *rescue_new(uv_loop_t *loop, struct pg *pg, struct notify *notify, uint64_t every_ms,
-                          uint64_t worker_ttl_ms)
+                          uint64_t worker_ttl_ms,
+                          void (*on_round)(void *owner, bool busy, int64_t latest_us), void *owner)
 {
     struct rescue *rescue = xcalloc(1, sizeof(*rescue));
 
@@ -225,6 +234,8 @@ struct rescue *rescue_new(uv_loop_t *loop, struct pg *pg, struct notify *notify,
     rescue->notify = notify;
     rescue->every_ms = every_ms;
     rescue->worker_ttl_ms = worker_ttl_ms;
+    rescue->on_round = on_round;
+    rescue->owner = owner;
     uv_timer_init(loop, &rescue->timer);
     rescue->timer.data = rescue;
     return rescue;

@@ -12,10 +12,12 @@ struct rescue; /* opaque */
 /*
  * Idle until rescue_lead(). Looks every `every_ms`. Nobody is declared dead within
  * `worker_ttl_ms` of our becoming the leader or of the database's coming back: the workers are
- * given the time to beat first. `notify` is told when leases went back.
+ * given the time to beat first. `notify` is told when leases went back. `on_round` hears after each
+ * look whether workers that live hold leases, and when the latest session of a worker began.
  */
 struct rescue *rescue_new(uv_loop_t *loop, struct pg *pg, struct notify *notify, uint64_t every_ms,
-                          uint64_t worker_ttl_ms);
+                          uint64_t worker_ttl_ms,
+                          void (*on_round)(void *owner, bool busy, int64_t latest_us), void *owner);
 void rescue_lead(struct rescue *rescue, bool leads);
 void rescue_soon(struct rescue *rescue); /* somebody was declared dead: look now */
 

@@ -19,6 +19,10 @@
  * of our looks can be missed, and a look that failed or came late forgets (the database or we were
  * away, which is nobody's death). So a restart of PostgreSQL, a take-over of the lead and a backend
  * that somebody terminates cost no lease. What is missed here is found by its time to live.
+ *
+ * While no worker holds a lease nobody's turn waits for a death, so a look every IDLE_MS is enough,
+ * and one when a session is new. A lease that appears brings back the close watch within a round of
+ * rescue; so does a session that is missed, or a look that failed.
  */
 #include "vanish.h"
 
@@ -34,7 +38,8 @@
 #include <string.h>
 
 #define EVERY_MS   250
-#define LATE_MS    1000 /* between two answers: somebody stood still */
+#define IDLE_MS    5000
+#define LATE_MS    750 /* behind the time: somebody stood still */
 #define TIMEOUT_MS 2000
 
 enum vanish_state {
@@ -59,6 +64,10 @@ struct vanish {
     uv_timer_t timer;
     bool closing; /* gone when what is in flight has been answered */
     uint64_t grace_ms, answered_ms;
+    uint64_t every_ms; /* between the last answer and the next look, at most */
+    int64_t latest_us; /* when the latest session that we know of began */
+    bool busy;
+    bool blind;        /* since the last good look */
     struct seen *seen; /* by worker_id, as the database sorts them */
     int nseen;
     struct pg_array ids, sessions;
@@ -67,14 +76,24 @@ struct vanish {
 
 static void on_timer(uv_timer_t *timer);
 
+static bool any_missed(const struct vanish *v)
+{
+    for (int i = 0; i < v->nseen; i++)
+        if (v->seen[i].missed_ms)
+            return true;
+    return false;
+}
+
 static void vanish_enter(struct vanish *v, enum vanish_state state)
 {
     v->state = state;
     hook_state("vanish", (int)state);
-    if (state == VANISH_SLEEPING)
-        uv_timer_start(&v->timer, on_timer, EVERY_MS, 0);
-    else
+    if (state != VANISH_SLEEPING) {
         uv_timer_stop(&v->timer);
+        return;
+    }
+    v->every_ms = v->busy || v->blind || any_missed(v) ? EVERY_MS : IDLE_MS;
+    uv_timer_start(&v->timer, on_timer, v->every_ms, 0);
 }
 
 static void forget(struct vanish *v)
@@ -82,6 +101,7 @@ static void forget(struct vanish *v)
     free(v->seen);
     v->seen = NULL;
     v->nseen = 0;
+    v->blind = true;
 }
 
 static void end_round(struct vanish *v)
@@ -201,11 +221,12 @@ static void on_watched(void *owner, PGresult *res, const struct err *err)
 {
     struct vanish *v = owner;
     uint64_t now_ms = clock_mono_ms();
-    bool late = now_ms - v->answered_ms > LATE_MS;
+    bool late = now_ms - v->answered_ms > v->every_ms + LATE_MS;
 
     if (!wanted(v, err))
         return;
     v->answered_ms = now_ms;
+    v->blind = false;
     take_look(v, res, late);
     declare(v);
 }
@@ -229,6 +250,16 @@ void vanish_lead(struct vanish *v, bool leads)
         end_round(v);
 }
 
+void vanish_heed(struct vanish *v, bool busy, int64_t latest_us)
+{
+    bool now = (busy && !v->busy) || latest_us > v->latest_us;
+
+    v->busy = busy;
+    v->latest_us = latest_us;
+    if (now && v->state == VANISH_SLEEPING)
+        uv_timer_start(&v->timer, on_timer, 0, 0);
+}
+
 struct vanish *vanish_new(uv_loop_t *loop, struct pg *pg, struct rescue *rescue, uint64_t grace_ms)
 {
     struct vanish *v = xcalloc(1, sizeof(*v));
@@ -236,6 +267,7 @@ struct vanish *vanish_new(uv_loop_t *loop, struct pg *pg, struct rescue *rescue,
     v->pg = pg;
     v->rescue = rescue;
     v->grace_ms = grace_ms;
+    v->blind = true;
     pg_array_init(&v->ids, PG_INT8);
     pg_array_init(&v->sessions, PG_TEXT);
     uv_timer_init(loop, &v->timer);

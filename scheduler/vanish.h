@@ -18,5 +18,9 @@ struct vanish; /* opaque */
 struct vanish *vanish_new(uv_loop_t *loop, struct pg *pg, struct rescue *rescue, uint64_t grace_ms);
 void vanish_lead(struct vanish *vanish, bool leads);
 
+/* How closely to watch, told after each round of `rescue`: `busy` while any worker holds leases;
+ * a session that began after all before, in microseconds, is looked at now. */
+void vanish_heed(struct vanish *vanish, bool busy, int64_t latest_us);
+
 /* The last word, as rescue_close(); comes before it. */
 void vanish_close(struct vanish *vanish);

@@ -26,7 +26,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define EVERY_MS   1000
+#define LOOKS      4 /* in the time after which a session is ended */
 #define TIMEOUT_MS 5000
 
 enum watchdog_state {
@@ -52,7 +52,7 @@ static void watchdog_enter(struct watchdog *dog, enum watchdog_state state)
     dog->state = state;
     hook_state("watchdog", (int)state);
     if (state == WATCHDOG_SLEEPING)
-        uv_timer_start(&dog->timer, on_timer, EVERY_MS, 0);
+        uv_timer_start(&dog->timer, on_timer, dog->stuck_ms / LOOKS + 1, 0);
     else
         uv_timer_stop(&dog->timer);
 }

@@ -1,8 +1,8 @@
 /*
  *   IDLE <---> CLAIMING ---> LOADING ---> IDLE
  *
- * IDLE      `poll` runs; a hint comes earlier. Without hints it runs faster after a find: who has
- *           sent one turn may wait for it to send the next
+ * IDLE      `poll` runs, with hints from the last look; a hint comes earlier. Without hints it runs
+ *           faster after a find: who has sent one turn may wait for it to send the next
  * CLAIMING  turn_claim is in flight. If its answer is lost the leases exist and nobody knows of
  *           them: a heartbeat is sent at once, its count shows it, and they are handed back
  * LOADING   turn_load of a piece of what was claimed; tried again while the database is away. A
@@ -238,6 +238,8 @@ static void claim_start(struct claim *c)
         c->full_scan_ms = now_ms;
     claim_enter(c, CLAIM_CLAIMING);
     c->stats->claims++;
+    if (c->hints)
+        poll_later(c); /* whatever brought us here, the next poll has the time since this look */
     store_turn_claim(c->pg, &c->call, c->worker_id, room < BATCH ? room : BATCH, &c->watermarks,
                      on_claimed, c);
 }
