@@ -2,7 +2,6 @@
 
 #include "clock.h"
 
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -40,13 +39,18 @@ static int read_line(const char *text, size_t len, struct line *ret_line)
 static int put_frame(struct buf *out, int64_t seq, int64_t at_ms, const struct line *line)
 {
     char stamp[CLOCK_STAMP_BYTES];
-    int type_len = (int)line->type_len;
-    int rc = buf_printf(out,
-                        "id: %" PRId64 "\nevent: %.*s\ndata: {\"seq\":%" PRId64
-                        ",\"type\":\"%.*s\",\"at\":\"%s\"",
-                        seq, type_len, line->type, seq, type_len, line->type,
-                        clock_stamp((at_ms + line->at_ms) * 1000, stamp));
+    int rc = buf_puts(out, "id: ");
 
+    rc |= buf_put_int(out, seq);
+    rc |= buf_puts(out, "\nevent: ");
+    rc |= buf_append(out, line->type, line->type_len);
+    rc |= buf_puts(out, "\ndata: {\"seq\":");
+    rc |= buf_put_int(out, seq);
+    rc |= buf_puts(out, ",\"type\":\"");
+    rc |= buf_append(out, line->type, line->type_len);
+    rc |= buf_puts(out, "\",\"at\":\"");
+    rc |= buf_puts(out, clock_stamp((at_ms + line->at_ms) * 1000, stamp));
+    rc |= buf_putc(out, '"');
     rc |= buf_append(out, line->rest, line->rest_len);
     return rc | buf_puts(out, "\n\n");
 }

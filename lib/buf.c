@@ -19,10 +19,10 @@ static int buf_reserve(struct buf *b, size_t extra)
 
     if (extra > b->max_bytes - b->len)
         return -1;
+    if (b->len + extra < b->cap)
+        return 0;
     while (cap < b->len + extra + 1)
         cap *= 2;
-    if (cap == b->cap)
-        return 0;
     b->data = xrealloc(b->cap ? b->data : NULL, cap);
     b->cap = cap;
     return 0;
@@ -48,6 +48,21 @@ int buf_puts(struct buf *b, const char *text)
 int buf_putc(struct buf *b, char c)
 {
     return buf_append(b, &c, 1);
+}
+
+int buf_put_int(struct buf *b, int64_t value)
+{
+    char digits[20];
+    size_t at = sizeof(digits);
+    uint64_t left = value < 0 ? -(uint64_t)value : (uint64_t)value;
+
+    do {
+        digits[--at] = (char)('0' + left % 10);
+        left /= 10;
+    } while (left > 0);
+    if (value < 0)
+        digits[--at] = '-';
+    return buf_append(b, digits + at, sizeof(digits) - at);
 }
 
 int buf_printf(struct buf *b, const char *fmt, ...)

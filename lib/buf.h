@@ -10,6 +10,7 @@
 
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdint.h>
 
 struct buf {
     char *data;
@@ -34,6 +35,7 @@ int buf_append(struct buf *b, const void *bytes, size_t len); /* 0, or -1 when o
 int buf_puts(struct buf *b, const char *text);
 int buf_putc(struct buf *b, char c);
 int buf_printf(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+int buf_put_int(struct buf *b, int64_t value);  /* in decimal */
 void buf_drop_front(struct buf *b, size_t len); /* remove the first `len` bytes */
 void buf_truncate(struct buf *b, size_t len);   /* keep the first `len` bytes */
 void buf_reset(struct buf *b);                  /* empty it, keep the memory */

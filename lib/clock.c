@@ -38,15 +38,27 @@ int64_t clock_wall_us(void)
     return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
 }
 
+/* The seconds of the last stamp stand already: most are of the same one. Each process has one
+ * thread. */
 char *clock_stamp(int64_t wall_us, char *ret_text)
 {
+    static char last[CLOCK_STAMP_BYTES];
+    static size_t len;
+    static time_t last_seconds;
     time_t seconds = (time_t)(wall_us / 1000000);
+    int ms = (int)(wall_us / 1000 % 1000);
     struct tm utc;
-    size_t len;
 
-    gmtime_r(&seconds, &utc);
-    len = strftime(ret_text, CLOCK_STAMP_BYTES, "%Y-%m-%dT%H:%M:%S", &utc);
-    snprintf(ret_text + len, CLOCK_STAMP_BYTES - len, ".%03dZ", (int)(wall_us / 1000 % 1000));
+    if (seconds != last_seconds || len == 0) {
+        gmtime_r(&seconds, &utc);
+        len = strftime(last, sizeof(last), "%Y-%m-%dT%H:%M:%S.", &utc);
+        last_seconds = seconds;
+    }
+    memcpy(ret_text, last, len);
+    ret_text[len] = (char)('0' + ms / 100);
+    ret_text[len + 1] = (char)('0' + ms / 10 % 10);
+    ret_text[len + 2] = (char)('0' + ms % 10);
+    memcpy(ret_text + len + 3, "Z", 2);
     return ret_text;
 }
 

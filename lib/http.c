@@ -3,6 +3,10 @@
  * callbacks only arm handles); a CURLMsg does not survive curl_multi_remove_handle(); a uv handle
  * is freed in its close callback; time-outs of libcurl cannot tell first byte from idle, so one
  * repeating look at all calls does; resuming a call runs its callbacks inside curl_easy_pause().
+ *
+ * Many streams would cost a wake-up and a read for each token. So a socket that has told something
+ * of a stream rests when there are many: it is read again after http_lull_ms(), whatever has come
+ * by then, and waits for its next bytes in the loop only when nothing has.
  */
 #include "http.h"
 
@@ -16,14 +20,23 @@
 
 #define CHECK_MS           50
 #define DEFAULT_CONNECT_MS 10000
+#define FEW_STREAMS        64 /* read at once; with more they rest, a millisecond */
+#define STREAMS_PER_MS     16 /* for so many, */
+#define MANY_STREAMS       1000
+#define MANY_PER_MS        25  /* and for so many of those above MANY_STREAMS */
+#define READS_MAX          256 /* of those that rested, before the loop comes round */
 
 struct http {
     CURLM *multi;
     uv_timer_t curl_timer;  /* as libcurl asks for */
     uv_timer_t check_timer; /* runs while anything is in flight: our own time-outs */
     uv_timer_t drain_timer; /* fires when `ended` is not empty, or a call is to be resumed */
+    uv_timer_t rest_timer;  /* runs to the first of `resting` */
     struct list active;     /* struct http_call.node */
     struct list ended;      /* ended by us, not answered yet */
+    struct list resting;    /* struct http_watch.rest, the first due first */
+    size_t streams;         /* calls that have on_data */
+    bool told;              /* in the read at hand a stream has told something */
     int open_handles;
 };
 
@@ -32,6 +45,9 @@ struct http_watch {
     uv_poll_t poll;
     struct http *http;
     curl_socket_t fd;
+    int events;       /* that libcurl waits for */
+    struct list rest; /* http->resting */
+    uint64_t due_ms;  /* then it is read again */
 };
 
 static void on_check(uv_timer_t *timer);
@@ -42,6 +58,7 @@ static void http_answer(struct http_call *call, const struct err *err)
     struct err copy = *err;
 
     list_remove(&call->node);
+    http->streams -= call->on_data != NULL;
     if (list_is_empty(&http->active))
         uv_timer_stop(&http->check_timer);
     curl_easy_cleanup(call->easy);
@@ -101,9 +118,65 @@ static void on_curl_timer(uv_timer_t *timer)
     http_perform(timer->data, CURL_SOCKET_TIMEOUT, 0);
 }
 
+uint64_t http_lull_ms(const struct http *http)
+{
+    size_t many = http->streams > MANY_STREAMS ? http->streams - MANY_STREAMS : 0;
+
+    if (http->streams <= FEW_STREAMS)
+        return 0;
+    return (http->streams - many) / STREAMS_PER_MS + many / MANY_PER_MS;
+}
+
+static void on_socket(uv_poll_t *poll, int status, int events);
+static void on_rest(uv_timer_t *timer);
+
+/* Something happened on the socket of `watch`: tell libcurl, then wait for the next. The watch may
+ * be closed by that, but is not freed before the loop comes round. */
+static void watch_perform(struct http_watch *watch, int flags)
+{
+    struct http *http = watch->http;
+    uint64_t lull_ms;
+    bool rested = !list_is_empty(&watch->rest);
+
+    list_remove(&watch->rest);
+    http->told = false;
+    http_perform(http, watch->fd, flags);
+    if (uv_is_closing((uv_handle_t *)&watch->poll))
+        return;
+    lull_ms = http->told && watch->events == UV_READABLE ? http_lull_ms(http) : 0;
+    if (lull_ms == 0) {
+        if (rested)
+            uv_poll_start(&watch->poll, watch->events, on_socket);
+        return;
+    }
+    if (!rested)
+        uv_poll_stop(&watch->poll);
+    watch->due_ms = clock_mono_ms() + lull_ms;
+    list_append(&http->resting, &watch->rest);
+    if (!uv_is_active((uv_handle_t *)&http->rest_timer))
+        uv_timer_start(&http->rest_timer, on_rest, lull_ms, 0);
+}
+
+static void on_rest(uv_timer_t *timer)
+{
+    struct http *http = timer->data;
+    uint64_t now_ms = clock_mono_ms();
+    struct http_watch *watch = NULL;
+
+    for (int n = 0; n < READS_MAX && !list_is_empty(&http->resting); n++) {
+        watch = container_of(http->resting.next, struct http_watch, rest);
+        if (watch->due_ms > now_ms)
+            break;
+        watch_perform(watch, CURL_CSELECT_IN);
+    }
+    if (list_is_empty(&http->resting))
+        return;
+    watch = container_of(http->resting.next, struct http_watch, rest);
+    uv_timer_start(timer, on_rest, watch->due_ms > now_ms ? watch->due_ms - now_ms : 0, 0);
+}
+
 static void on_socket(uv_poll_t *poll, int status, int events)
 {
-    struct http_watch *watch = poll->data;
     int flags = 0;
 
     if (status < 0) /* let libcurl read the reason off the socket itself */
@@ -112,7 +185,7 @@ static void on_socket(uv_poll_t *poll, int status, int events)
         flags |= CURL_CSELECT_IN;
     if (events & UV_WRITABLE)
         flags |= CURL_CSELECT_OUT;
-    http_perform(watch->http, watch->fd, flags);
+    watch_perform(poll->data, flags);
 }
 
 static void on_watch_closed(uv_handle_t *handle)
@@ -129,8 +202,10 @@ static int on_curl_socket(CURL *easy, curl_socket_t fd, int what, void *http_ptr
 
     (void)easy;
     if (what == CURL_POLL_REMOVE) {
-        if (watch)
+        if (watch) {
+            list_remove(&watch->rest);
             uv_close((uv_handle_t *)&watch->poll, on_watch_closed);
+        }
         curl_multi_assign(http->multi, fd, NULL);
         return 0;
     }
@@ -139,6 +214,7 @@ static int on_curl_socket(CURL *easy, curl_socket_t fd, int what, void *http_ptr
         watch->http = http;
         watch->fd = fd;
         watch->poll.data = watch;
+        list_init(&watch->rest);
         if (uv_poll_init_socket(http->curl_timer.loop, &watch->poll, fd) < 0) {
             free(watch);
             return -1;
@@ -149,6 +225,10 @@ static int on_curl_socket(CURL *easy, curl_socket_t fd, int what, void *http_ptr
         events |= UV_READABLE;
     if (what & CURL_POLL_OUT)
         events |= UV_WRITABLE;
+    watch->events = events;
+    if (events == UV_READABLE && !list_is_empty(&watch->rest))
+        return 0; /* it is read when it has rested */
+    list_remove(&watch->rest);
     uv_poll_start(&watch->poll, events, on_socket);
     return 0;
 }
@@ -236,6 +316,7 @@ static size_t on_body(char *bytes, size_t size, size_t n, void *call_ptr)
 
     if (call->paused)
         return CURL_WRITEFUNC_PAUSE; /* these bytes come again when it is resumed */
+    call->http->told = call->http->told || call->on_data;
     call->last_ms = clock_mono_ms();
     call->received_bytes += len;
     if (call->received_bytes > call->max_reply_bytes) {
@@ -319,11 +400,14 @@ struct http *http_new(uv_loop_t *loop)
         abort();
     list_init(&http->active);
     list_init(&http->ended);
+    list_init(&http->resting);
     uv_timer_init(loop, &http->curl_timer);
     uv_timer_init(loop, &http->check_timer);
     uv_timer_init(loop, &http->drain_timer);
+    uv_timer_init(loop, &http->rest_timer);
+    http->rest_timer.data = http;
     http->curl_timer.data = http->check_timer.data = http->drain_timer.data = http;
-    http->open_handles = 3;
+    http->open_handles = 4;
     curl_multi_setopt(http->multi, CURLMOPT_SOCKETFUNCTION, on_curl_socket);
     curl_multi_setopt(http->multi, CURLMOPT_SOCKETDATA, http);
     curl_multi_setopt(http->multi, CURLMOPT_TIMERFUNCTION, on_curl_timeout);
@@ -350,6 +434,7 @@ void http_close(struct http *http)
     uv_close((uv_handle_t *)&http->curl_timer, on_timer_closed);
     uv_close((uv_handle_t *)&http->check_timer, on_timer_closed);
     uv_close((uv_handle_t *)&http->drain_timer, on_timer_closed);
+    uv_close((uv_handle_t *)&http->rest_timer, on_timer_closed);
 }
 
 static void set_request(struct http_call *call, const struct http_request *request)
@@ -408,6 +493,7 @@ void http_start(struct http *http, struct http_call *call, const struct http_req
     if (list_is_empty(&http->active))
         uv_timer_start(&http->check_timer, on_check, CHECK_MS, CHECK_MS);
     list_append(&http->active, &call->node);
+    http->streams += call->on_data != NULL;
     if (curl_multi_add_handle(http->multi, easy) != CURLM_OK)
         abort();
 }

@@ -73,6 +73,9 @@ struct http_call {
 struct http *http_new(uv_loop_t *loop);
 void http_close(struct http *http); /* nothing may be in flight; NULL is allowed */
 
+/* How long a stream's bytes may wait until they are read: nothing while few stream. */
+uint64_t http_lull_ms(const struct http *http);
+
 void http_start(struct http *http, struct http_call *call, const struct http_request *request,
                 http_done_fn *done, void *owner);
 

@@ -318,7 +318,17 @@ static int put_comma(struct buf *b)
 
     if (b->len)
         last = b->data[b->len - 1];
-    return strchr("{[:, \n", last) ? 0 : buf_putc(b, ',');
+    switch (last) {
+    case '{':
+    case '[':
+    case ':':
+    case ',':
+    case ' ':
+    case '\n':
+        return 0;
+    default:
+        return buf_putc(b, ',');
+    }
 }
 
 int json_open(struct buf *b, char bracket)
@@ -339,6 +349,44 @@ int json_put_key(struct buf *b, const char *key)
 int json_put_str(struct buf *b, const char *text)
 {
     return text ? json_put_strn(b, text, strlen(text)) : json_put_raw(b, "null", 4);
+}
+
+#define EACH(byte) (0x0101010101010101ULL * (byte))
+
+/* The high bit of each byte that is less than `n` (at most 0x80); exact up to the first such. */
+static uint64_t bytes_below(uint64_t word, unsigned char n)
+{
+    return (word - EACH(n)) & ~word & EACH(0x80);
+}
+
+/* How many bytes of `text` are ASCII that stands in a JSON string as it is; a few less in doubt. */
+static size_t plain_ascii(const char *text, size_t len)
+{
+    size_t i = 0;
+    uint64_t word;
+
+    for (; i + 8 <= len; i += 8) {
+        memcpy(&word, text + i, 8);
+        if ((word & EACH(0x80)) || bytes_below(word, ' ') || bytes_below(word ^ EACH('"'), 1) ||
+            bytes_below(word ^ EACH('\\'), 1))
+            break;
+    }
+    while (i < len && (unsigned char)text[i] >= ' ' && (unsigned char)text[i] < 0x80 &&
+           text[i] != '"' && text[i] != '\\')
+        i++;
+    return i;
+}
+
+bool json_is_plain(const char *text, size_t len)
+{
+    size_t i = plain_ascii(text, len);
+
+    if (i == len)
+        return true;
+    for (size_t at = i; at < len; at++)
+        if ((unsigned char)text[at] < ' ' || text[at] == '"' || text[at] == '\\')
+            return false;
+    return utf8_is_valid(text + i, len - i);
 }
 
 static int put_escaped(struct buf *b, const char *text, size_t len)
@@ -369,6 +417,10 @@ int json_put_strn(struct buf *b, const char *text, size_t len)
 {
     BUF_AUTO(clean, BUF_MAX);
 
+    if (plain_ascii(text, len) == len)
+        return put_comma(b) < 0 || buf_putc(b, '"') < 0 || buf_append(b, text, len) < 0
+                   ? -1
+                   : buf_putc(b, '"');
     if (!utf8_is_valid(text, len)) {
         if (utf8_put_clean(&clean, text, len) < 0)
             return -1;
@@ -382,7 +434,7 @@ int json_put_strn(struct buf *b, const char *text, size_t len)
 
 int json_put_int(struct buf *b, int64_t value)
 {
-    return put_comma(b) < 0 ? -1 : buf_printf(b, "%" PRId64, value);
+    return put_comma(b) < 0 ? -1 : buf_put_int(b, value);
 }
 
 int json_put_bool(struct buf *b, bool value)

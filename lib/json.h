@@ -70,6 +70,8 @@ int json_put_str(struct buf *b, const char *text); /* NULL is written as null */
 int json_put_strn(struct buf *b, const char *text,
                   size_t len); /* bytes that are not UTF-8 become U+FFFD */
 int json_put_int(struct buf *b, int64_t value);
+/* May these bytes stand in a JSON string as they are? Valid UTF-8 with nothing to escape. */
+bool json_is_plain(const char *text, size_t len);
 int json_put_bool(struct buf *b, bool value);
 /* a JSON value as it is, but on one line: events are lines */
 int json_put_raw(struct buf *b, const char *json, size_t len);

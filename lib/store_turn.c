@@ -247,9 +247,9 @@ void store_batch_release(struct store_batch *b)
 void store_batch_reset(struct store_batch *b)
 {
     for (int p = 0; p < BATCH_PARTS; p++) {
-        b->rows[p] = 0;
-        for (int c = 0; parts[p].columns[c]; c++)
+        for (int c = 0; b->rows[p] && parts[p].columns[c]; c++)
             pg_array_reset(&b->columns[p][c]);
+        b->rows[p] = 0;
     }
     b->bytes = 0;
     b->lock_first = false;

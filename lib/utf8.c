@@ -1,5 +1,8 @@
 #include "utf8.h"
 
+#include <stdint.h>
+#include <string.h>
+
 /* Are there `n` continuation bytes behind `p`? */
 static bool has_tail(const unsigned char *p, size_t left, size_t n)
 {
@@ -26,13 +29,24 @@ static size_t sequence(const unsigned char *p, size_t left)
     return 0;
 }
 
+/* 8 when so many bytes are ASCII without a NUL, else 0: nearly all text is read by this. */
+static size_t ascii(const unsigned char *p, size_t left)
+{
+    uint64_t word;
+
+    if (left < sizeof(word))
+        return 0;
+    memcpy(&word, p, sizeof(word));
+    return (word | (word - 0x0101010101010101ULL)) & 0x8080808080808080ULL ? 0 : sizeof(word);
+}
+
 bool utf8_is_valid(const char *bytes, size_t len)
 {
     const unsigned char *p = (const unsigned char *)bytes;
     size_t n;
 
     for (size_t i = 0; i < len; i += n)
-        if ((n = sequence(p + i, len - i)) == 0)
+        if ((n = ascii(p + i, len - i)) == 0 && (n = sequence(p + i, len - i)) == 0)
             return false;
     return true;
 }

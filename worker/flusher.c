@@ -32,10 +32,12 @@
 #include <string.h>
 
 #define TICK_MIN_MS     5
-#define TICK_MAX_MS     100
+#define TICK_MAX_MS     300
 #define URGENT_MS       2  /* for what a turn waits: others may come */
 #define SETTLE_MS       1  /* what a turn does at once is one row: its start and, often, its end */
-#define TURNS_PER_MS    10 /* the tick grows by a millisecond for so many writing turns */
+#define TURNS_PER_MS    10 /* the tick grows by a millisecond for so many writing turns, */
+#define MANY_TURNS      950
+#define MANY_PER_MS     25 /* and for so many of those above MANY_TURNS */
 #define BATCH_MAX_TURNS 1024
 #define BATCH_MAX_BYTES (8 << 20)
 #define SEND_TIMEOUT_MS 10000
@@ -74,8 +76,7 @@ struct flusher {
     uint64_t held_at_ms; /* when `held` is due */
     uint64_t sent_at_us;
     unsigned failures;
-    size_t last_turns; /* in the last whole batch: sets the tick */
-    bool yielded;      /* the timer has run out, and now the others' that have */
+    bool yielded; /* the timer has run out, and now the others' that have */
     bool closing;
 };
 
@@ -91,11 +92,18 @@ static void flush_enter(struct flusher *f, enum flush_state state)
         uv_timer_stop(&f->timer);
 }
 
-static uint64_t tick_ms(const struct flusher *f)
+/* How long all of so many turns may wait for their next transaction. What streams tell has waited
+ * in their sockets already (http.h). */
+static uint64_t tick_ms(const struct flusher *f, size_t turns)
 {
-    uint64_t ms = TICK_MIN_MS + f->last_turns / TURNS_PER_MS;
+    uint64_t lull_ms = http_lull_ms(f->conf.http);
+    uint64_t least_ms = TICK_MIN_MS > lull_ms / 4 ? TICK_MIN_MS : lull_ms / 4;
+    size_t many = turns > MANY_TURNS ? turns - MANY_TURNS : 0;
+    uint64_t ms = TICK_MIN_MS + (turns - many) / TURNS_PER_MS + many / MANY_PER_MS;
 
-    return ms < TICK_MAX_MS ? ms : TICK_MAX_MS;
+    if (ms > TICK_MAX_MS)
+        ms = TICK_MAX_MS;
+    return ms > least_ms + lull_ms ? ms - lull_ms : least_ms;
 }
 
 static struct flush_client *client_of(struct list *node)
@@ -230,9 +238,11 @@ static void flush_send(struct flusher *f)
 
 static void flush_accept(struct flusher *f);
 
+/* More turns than one transaction takes go by turns: as many transactions in a tick. */
 static void flush_collect(struct flusher *f)
 {
     uint64_t now_ms = clock_mono_ms();
+    size_t written, turns;
 
     store_batch_reset(&f->batch);
     if (!list_is_empty(&f->alone)) {
@@ -249,8 +259,9 @@ static void flush_collect(struct flusher *f)
         flush_take(f, &f->urgent);
         if (now_ms >= f->tick_at_ms) {
             flush_take(f, &f->dirty);
-            f->last_turns = list_len(&f->flying);
-            f->tick_at_ms = now_ms + tick_ms(f);
+            written = list_len(&f->flying);
+            turns = written + list_len(&f->dirty);
+            f->tick_at_ms = now_ms + (turns ? tick_ms(f, turns) * written / turns : 0);
         }
     }
     if (list_is_empty(&f->flying)) {

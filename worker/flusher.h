@@ -12,6 +12,7 @@
 #pragma once
 
 #include "gate.h"
+#include "http.h"
 #include "id.h"
 #include "list.h"
 #include "notify.h"
@@ -23,6 +24,7 @@ struct flusher; /* opaque */
 
 struct flusher_conf {
     struct gate *gate;                /* borrowed */
+    struct http *http;                /* borrowed; whose streams turns tell of */
     size_t max_bytes, max_turn_bytes; /* that wait to be written: of all turns, of one */
 };
 

@@ -11,9 +11,10 @@ struct buf *turn_event(struct turn *turn, const char *type)
         r->seq_from = turn->seq + 1;
     }
     /* A clock that was set back must not make an offset negative. */
-    (void)buf_printf(&r->events, "%lld ", (long long)(now_ms > r->at_ms ? now_ms - r->at_ms : 0));
-    (void)json_open(&r->events, '{');
-    (void)json_put_member_str(&r->events, "type", type);
+    (void)buf_put_int(&r->events, now_ms > r->at_ms ? now_ms - r->at_ms : 0);
+    (void)buf_puts(&r->events, " {\"type\":\"");
+    (void)buf_puts(&r->events, type);
+    (void)buf_putc(&r->events, '"');
     return &r->events;
 }
 

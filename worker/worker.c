@@ -338,6 +338,7 @@ struct worker *worker_start(struct loop *loop, const struct worker_conf *conf)
     w->agents = agents_new(&loop->uv, w->pg);
     w->gate = beat.gate = flush.gate = gate_new(&loop->uv);
     w->governor = governor_new(w->delays);
+    flush.http = w->http;
     w->flusher = flusher_new(&loop->uv, w->pg_flush, w->notify, &w->stats, &flush);
     w->claim = claim_new(&loop->uv, w->pg, conf->poll, conf->hints, &w->stats, &claim_cbs);
     set_turn_env(w);

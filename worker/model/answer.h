@@ -3,6 +3,7 @@
 
 #include "buf.h"
 #include "halves.h"
+#include "shape.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -19,9 +20,10 @@ struct answer_call {
 struct answer {
     struct buf text, reasoning;
     halves text_half, reasoning_half;
-    struct answer_call calls[ANSWER_MAX_CALLS];
+    struct answer_call *calls; /* at most ANSWER_MAX_CALLS */
     int ncalls;
-    char finish[32]; /* the model's word, "" while none has come */
+    struct shape shape; /* of its text events so far */
+    char finish[32];    /* the model's word, "" while none has come */
     bool has_usage;
     int64_t input_tokens, output_tokens;
     size_t bytes;     /* of everything above */
@@ -29,5 +31,6 @@ struct answer {
 };
 
 void answer_init(struct answer *a, size_t max_bytes);
+struct answer_call *answer_add_call(struct answer *a);
 void answer_release(struct answer *a);
 void answer_reset(struct answer *a); /* forget all of it: the call is made again */

@@ -227,11 +227,9 @@ static void set_error(struct model_error *error, const char *code, bool retryabl
     error->retryable = retryable;
 }
 
-static int take_string(struct answer *answer, struct buf *buf, const char *text,
+static int take_string(struct answer *answer, struct buf *buf, const char *text, size_t len,
                        void (*tell)(void *owner, const char *text, size_t len), void *owner)
 {
-    size_t len = strlen(text);
-
     if (len == 0)
         return 0;
     answer->bytes += len;
@@ -246,10 +244,12 @@ static int take_text(struct answer *answer, struct buf *buf, halves half, const 
                      void (*tell)(void *owner, const char *text, size_t len), void *owner)
 {
     BUF_AUTO(joined, BUF_MAX);
+    const char *text;
 
     if (!cJSON_IsString(value))
         return 0;
-    return take_string(answer, buf, halves_join(half, value->valuestring, &joined), tell, owner);
+    text = halves_join(half, value->valuestring, &joined);
+    return take_string(answer, buf, text, strlen(text), tell, owner);
 }
 
 /* The stream is whole: halves that still wait have lost the other one. */
@@ -261,10 +261,10 @@ static void end_halves(struct answer *answer, const struct openai_delta *delta)
     halves_end(answer->text_half, &text);
     halves_end(answer->reasoning_half, &reasoning);
     if (reasoning.len)
-        (void)take_string(answer, &answer->reasoning, reasoning.data, delta->on_reasoning,
-                          delta->owner);
+        (void)take_string(answer, &answer->reasoning, reasoning.data, reasoning.len,
+                          delta->on_reasoning, delta->owner);
     if (text.len)
-        (void)take_string(answer, &answer->text, text.data, delta->on_text, delta->owner);
+        (void)take_string(answer, &answer->text, text.data, text.len, delta->on_text, delta->owner);
     for (int i = 0; i < answer->ncalls; i++)
         halves_end(answer->calls[i].half, &answer->calls[i].arguments);
 }
@@ -318,12 +318,7 @@ static int take_call(struct answer *answer, const cJSON *piece, const struct ope
         free(object);
         return -1;
     }
-    call = &answer->calls[at];
-    if (at == answer->ncalls) {
-        answer->ncalls++;
-        *call = (struct answer_call){0};
-        buf_init(&call->arguments, BUF_MAX);
-    }
+    call = at == answer->ncalls ? answer_add_call(answer) : &answer->calls[at];
     if (id && *id && !call->id)
         call->id = xstrdup(id);
     if (name && *name && !call->name)
@@ -462,17 +457,55 @@ void openai_classify(int status, const char *body, size_t len, int64_t retry_aft
         set_error(ret_error, "MODEL_REJECTED", false, message);
 }
 
+static enum openai_event too_large(struct model_error *error)
+{
+    set_error(error, "OUTPUT_TOO_LARGE", false,
+              "the answer is larger than limits.max_output_bytes");
+    return OPENAI_ERROR;
+}
+
+/* The text of an event that told nothing but plain text, as it stands in `data`. */
+static bool find_only_text(const cJSON *root, const char *data, const char **ret_text,
+                           size_t *ret_len)
+{
+    static const char *const others[] = {"reasoning_content", "reasoning", "refusal", "tool_calls"};
+    const cJSON *choices = json_get(root, "choices"), *choice = choices ? choices->child : NULL;
+    const cJSON *delta = json_get(choice, "delta"), *index = json_get(choice, "index");
+    const char *content = json_str_or(delta, "content", ""), *at, *element;
+    size_t len;
+
+    if (!*content || choice->next || (cJSON_IsNumber(index) && index->valuedouble > 0) ||
+        json_get(choice, "finish_reason") || json_get(root, "usage"))
+        return false;
+    for (size_t i = 0; i < sizeof(others) / sizeof(*others); i++)
+        if (json_get(delta, others[i]))
+            return false;
+    if (!json_member_span(data, "choices", &at, &len) || !json_element_span(&at, &element, &len) ||
+        !json_member_span(element, "delta", &at, &len) ||
+        !json_member_span(at, "content", &at, &len))
+        return false;
+    *ret_text = at + 1;
+    *ret_len = strlen(content);
+    return len == *ret_len + 2 && !memcmp(*ret_text, content, *ret_len);
+}
+
 enum openai_event openai_take(struct answer *answer, const char *data, size_t len,
                               const struct openai_delta *delta, struct model_error *error)
 {
     struct err err;
     const cJSON *choice;
+    const char *text;
+    size_t text_len;
 
     *error = (struct model_error){.retry_after_ms = -1, .http_status = 200};
     if (len == 6 && !memcmp(data, "[DONE]", 6)) {
         end_halves(answer, delta);
         return OPENAI_END;
     }
+    if (!*answer->text_half && shape_match(&answer->shape, data, len, &text, &text_len))
+        return take_string(answer, &answer->text, text, text_len, delta->on_text, delta->owner) < 0
+                   ? too_large(error)
+                   : OPENAI_MORE;
 
     JSON_AUTO(root) = json_parse_loose(data, len, &err);
 
@@ -492,12 +525,11 @@ enum openai_event openai_take(struct answer *answer, const char *data, size_t le
 
         if (cJSON_IsNumber(index) && index->valuedouble > 0)
             continue; /* we asked for one */
-        if (take_delta(answer, choice, delta) < 0) {
-            set_error(error, "OUTPUT_TOO_LARGE", false,
-                      "the answer is larger than limits.max_output_bytes");
-            return OPENAI_ERROR;
-        }
+        if (take_delta(answer, choice, delta) < 0)
+            return too_large(error);
     }
     take_usage(answer, json_get(root, "usage"));
+    if (find_only_text(root, data, &text, &text_len))
+        shape_learn(&answer->shape, data, len, text, text_len);
     return OPENAI_MORE;
 }

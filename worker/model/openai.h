@@ -42,7 +42,8 @@ enum openai_event {
     OPENAI_ERROR, /* an error inside the stream, or garbage: `error` */
 };
 
-/* Take one event of the stream into `answer` and tell `delta` what was new. */
+/* Take one event of the stream into `answer` and tell `delta` what was new. A NUL stands behind
+ * `data`. */
 enum openai_event openai_take(struct answer *answer, const char *data, size_t len,
                               const struct openai_delta *delta, struct model_error *error);
 
