@@ -26,7 +26,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define LOOKS      4 /* in the time after which a session is ended */
+#define LOOKS      2 /* in the time after which a session is ended */
 #define TIMEOUT_MS 5000
 
 enum watchdog_state {

@@ -60,6 +60,7 @@ struct claim {
     int load_max;             /* turns in the next load, adapted to their size */
     unsigned failures;        /* of this load */
     bool again;               /* look again as soon as idle */
+    bool refused;             /* the last look was none, there was no room */
     bool stale;               /* what is in flight belongs to an old incarnation */
 };
 
@@ -229,7 +230,8 @@ static void claim_start(struct claim *c)
     uint64_t now_ms = clock_mono_ms();
     bool full = now_ms - c->full_scan_ms >= FULL_SCAN_MS;
 
-    if (c->worker_id == 0 || room <= 0)
+    c->refused = c->worker_id == 0 || room <= 0;
+    if (c->refused)
         return;
     pg_array_reset(&c->watermarks);
     for (int p = 0; p < STORE_PRIORITIES; p++)
@@ -267,6 +269,12 @@ void claim_look(struct claim *c)
         c->again = true;
     else if (!uv_is_active((uv_handle_t *)&c->soon))
         uv_timer_start(&c->soon, on_soon, 0, 0);
+}
+
+void claim_look_again(struct claim *c)
+{
+    if (c->refused)
+        claim_look(c);
 }
 
 bool claim_is_busy(const struct claim *c)

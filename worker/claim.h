@@ -30,4 +30,5 @@ void claim_close(struct claim *c); /* after the connection */
 void claim_set_worker(struct claim *c, int64_t worker_id);
 
 void claim_look(struct claim *c);          /* something may be ready, or there is room again */
+void claim_look_again(struct claim *c);    /* if the last look found no room */
 bool claim_is_busy(const struct claim *c); /* leases may exist that are not given out yet */

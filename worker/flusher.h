@@ -1,7 +1,7 @@
 /*
  * Group commit: the events and rows of all turns of this worker, one transaction a tick.
  *
- * The tick is 5 ms while few turns write and grows to 100 ms with their number, because the cost
+ * The tick is 5 ms while few turns write and grows to 300 ms with their number, because the cost
  * is the row, not the token (research/perf.md §3). What a turn waits for (`urgent`) goes within
  * 5 ms, without the others. A record is sent until its fate is known; a turn learns it through
  * `on_flushed`. Nothing is sent while the gate is shut (gate.h).

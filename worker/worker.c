@@ -266,7 +266,7 @@ static void on_beat(void *owner, const struct beat_row *row)
         presence_check(w->presence);
     w->stranded = row->leases > w->nturns ? row->newest_epoch : 0;
     reconcile(w);
-    claim_look(w->claim);
+    claim_look_again(w->claim); /* we may have been suspended */
 }
 
 static const char *stats_text(void *owner)
