@@ -159,6 +159,26 @@ def test_every_daemon_restarted_under_load():
 
 # ---- rescue ----
 
+def test_an_abort_closes_streams_that_rest():
+    """So many streams are not read for each token; their ends and ours are heard all the same."""
+    slow = ' '.join('tok%d' % i for i in range(40))
+    with harness.Env() as env:
+        env.modelsim()
+        quick_scheduler(env)
+        env.worker(slots=300, **CALM)
+        env.llm_agent('a')
+        ids = submit_all(env, [('a', 'stream 100000 tokens 10ms')] * 100 + [('a', 'stream 40 tokens 50ms')] * 100)
+        wait_until(lambda: env.sim.stats()['open'] == 200, 30, 'all stream')
+        for task_id in ids[:100]:
+            env.abort(task_id)
+        wait_until(lambda: env.sim.stats()['open'] <= 100, 10, 'the sockets of the aborted are closed')
+        for task_id in ids[:100]:
+            assert env.wait_task(task_id, 30)['status'] == 'aborted'
+        wait_all(env, ids, 60)
+        check_streams(env, ids[100:], slow)
+        env.check_invariants()
+
+
 def test_a_worker_killed_in_the_middle_of_streams():
     with harness.Env() as env:
         env.modelsim()
