@@ -44,6 +44,15 @@ def end(matrix, process):
         process.term()
 
 
+def end_at_work(matrix, process):
+    """It is told to leave in the middle of a tool that takes longer than it is given."""
+    task_id = matrix.submit('b', 'call nap {} then say slept')
+    harness.wait_until(lambda: not process.alive or matrix.env.value(
+        "select count(*) from nocturne.tool_call where task_id = '%s' and status = 'claimed'" % task_id) or
+        matrix.env.value("select count(*) from nocturne.done where task_id = '%s'" % task_id), 20, 'it works')
+    end(matrix, process)
+
+
 def stall_to_death(_matrix, process):
     process.stop()
     time.sleep(1.5)
@@ -101,7 +110,7 @@ def hold(matrix, _process):
 
 
 TRIGGERS = {
-    'worker.draining': end, 'worker.handing_back': end, 'worker.leaving': end, 'worker.closed': end,
+    'worker.draining': end, 'worker.handing_back': end_at_work, 'worker.leaving': end, 'worker.closed': end,
     'beat.stopped': end, 'notify.closing': end, 'pg.closed': end, 'pg.down': cut,
     'flush.backoff': cut_flush, 'flush.asking': hold, 'turn.dropping': stall_to_death,
     'flush.suspended': hold_row, 'model.suspended': hold_row,
