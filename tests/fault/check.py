@@ -46,7 +46,7 @@ class History:
         for line in self.meta:
             self.options.update(line)
         self.ended = {r['task_id']: r for r in self.table['done']}
-        self.attempts = grouped(self.table['attempt'], 'task_id', 'epoch')
+        self.attempts = grouped(self.table['attempts'], 'task_id', 'epoch')
         self.leases = {r['task_id']: r for r in self.table['lease']}
         self.chunks = grouped(self.table['chunk'], 'task_id', 'seq_from')
         self.stored = {t: [e for c in chunks for e in events_of(c)]

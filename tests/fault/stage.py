@@ -32,7 +32,7 @@ TIMES = {'created_at', 'started_at', 'ended_at', 'finished_at', 'claimed_at', 'e
 TABLES = {
     'task': 'task_id, tenant, agent, session_id, snapshot_id, created_at',
     'done': 'task_id, epoch, status, output, error, abort, last_seq, started_at, finished_at',
-    'attempt': 'task_id, epoch, worker, started_at, ended_at, outcome',
+    'attempts': 'task_id, epoch, worker, started_at, ended_at, outcome',
     'lease': 'task_id, epoch, worker_id, claimed_at',
     'ready': 'task_id', 'control': 'task_id, kind', 'due': 'task_id, kind',
     'session': 'session_id, running, queue',

@@ -50,10 +50,10 @@ def good():
             row('done', task_id=task, epoch=epoch, status='completed', output={'text': text},
                 last_seq=13, finished_at=T + at)]
     tables += [
-        row('attempt', task_id=A, epoch=1, started_at=T + 1, ended_at=T + 10, outcome='lost'),
-        row('attempt', task_id=A, epoch=2, started_at=T + 11, ended_at=T + 14,
+        row('attempts', task_id=A, epoch=1, started_at=T + 1, ended_at=T + 10, outcome='lost'),
+        row('attempts', task_id=A, epoch=2, started_at=T + 11, ended_at=T + 14,
             outcome='completed'),
-        row('attempt', task_id=B, epoch=3, started_at=T + 15, ended_at=T + 20,
+        row('attempts', task_id=B, epoch=3, started_at=T + 15, ended_at=T + 20,
             outcome='completed'),
         row('step', task_id=A, step=1, epoch=1, last_seq=3, created_at=T + 2),
         row('step', task_id=A, step=2, epoch=2, last_seq=12, created_at=T + 14),
@@ -117,7 +117,7 @@ def seen(logs, sub, seq):
 
 
 def a_task_without_an_end(logs):
-    for table in ('done', 'attempt', 'chunk'):
+    for table in ('done', 'attempts', 'chunk'):
         remove(logs, table, task_id=B)
     return 'lost task'
 
@@ -134,7 +134,7 @@ def two_terminal_rows(logs):
 
 
 def two_attempts_that_end_it(logs):
-    rows(logs, 'attempt', epoch=1)[0]['outcome'] = 'failed'
+    rows(logs, 'attempts', epoch=1)[0]['outcome'] = 'failed'
     return 'two ends'
 
 
@@ -144,7 +144,7 @@ def a_second_turn_ended(logs):
 
 
 def a_run_after_the_end(logs):
-    logs['tables'].append(row('attempt', task_id=A, epoch=9, started_at=T + 30,
+    logs['tables'].append(row('attempts', task_id=A, epoch=9, started_at=T + 30,
                               ended_at=T + 31, outcome='released'))
     return 'two ends'
 
@@ -322,12 +322,12 @@ def a_key_with_two_tasks(logs):
 
 
 def leases_that_overlap(logs):
-    rows(logs, 'attempt', epoch=2)[0]['started_at'] = T + 9
+    rows(logs, 'attempts', epoch=2)[0]['started_at'] = T + 9
     return 'leases overlap'
 
 
 def a_session_that_runs_two_turns(logs):
-    rows(logs, 'attempt', epoch=3)[0]['started_at'] = T + 13
+    rows(logs, 'attempts', epoch=3)[0]['started_at'] = T + 13
     return 'session runs twice'
 
 
