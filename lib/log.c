@@ -44,13 +44,18 @@ static void put_quoted(struct buf *out, const char *text)
     buf_putc(out, '"');
 }
 
+bool log_takes(enum log_level level)
+{
+    return level >= log_threshold;
+}
+
 void log_line(enum log_level level, const char *context, const char *fmt, ...)
 {
     char stamp[CLOCK_STAMP_BYTES], msg[512];
     BUF_AUTO(line, 8192);
     va_list ap;
 
-    if (level < log_threshold)
+    if (!log_takes(level))
         return;
     va_start(ap, fmt);
     vsnprintf(msg, sizeof(msg), fmt, ap);

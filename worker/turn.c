@@ -51,6 +51,8 @@ void turn_enter(struct turn *turn, enum turn_state state)
 
     turn->state = state;
     hook_state("turn", (int)state);
+    if (!log_takes(LOG_DEBUG))
+        return;
     snprintf(context, sizeof(context), "task=%s epoch=%lld state=%s", turn->out.task_id,
              (long long)turn->epoch, state_names[state]);
     log_line(LOG_DEBUG, context, "enter");
