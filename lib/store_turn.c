@@ -133,6 +133,14 @@ void store_turn_load(struct pg *pg, struct pg_call *call, struct pg_array *tasks
     pg_exec(pg, call, 3 * TIMEOUT_MS, done, owner);
 }
 
+void store_turn_load_bare(struct pg *pg, struct pg_call *call, struct pg_array *tasks,
+                          pg_done_fn *done, void *owner)
+{
+    pg_call_init(call, SQL_TURN_LOAD_BARE);
+    pg_param_array(call, tasks);
+    pg_exec(pg, call, TIMEOUT_MS, done, owner);
+}
+
 void store_read_load(PGresult *res, int row, struct load_row *ret_row)
 {
     *ret_row = (struct load_row){

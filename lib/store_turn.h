@@ -67,10 +67,14 @@ struct load_row {
     int revision, parent_depth, max_attempts;
     int64_t created_ms, last_seq;
     int64_t deadline_in_ms; /* INT64_MAX: none */
+    const char *unreadable; /* why it is bare; NULL: it is whole. No column */
 };
 void store_turn_load(struct pg *pg, struct pg_call *call, struct pg_array *tasks, pg_done_fn *done,
                      void *owner);
-void store_read_load(PGresult *res, int row, struct load_row *ret_row);
+/* turn_load_bare.sql: what ends those that turn_load.sql cannot read. */
+void store_turn_load_bare(struct pg *pg, struct pg_call *call, struct pg_array *tasks,
+                          pg_done_fn *done, void *owner);
+void store_read_load(PGresult *res, int row, struct load_row *ret_row); /* of both */
 
 /* agent_load.sql. The definition's text, or NULL when there is none. */
 void store_agent_load(struct pg *pg, struct pg_call *call, const char *tenant, const char *name,

@@ -6,8 +6,10 @@
  * CLAIMING  turn_claim is in flight. If its answer is lost the leases exist and nobody knows of
  *           them: a heartbeat is sent at once, its count shows it, and they are handed back
  * LOADING   turn_load of a piece of what was claimed; tried again while the database is away. A
- *           piece that fails otherwise is halved; a single turn that cannot be loaded is left out,
- *           so that it does not stop the others, and goes back with the next reconciliation
+ *           piece that fails otherwise is halved; a single turn that cannot be loaded, when the
+ *           database is well, is given out bare (turn_load_bare): it is charged, and fails after
+ *           its attempts. One that cannot be loaded so either is left out, so that it does not
+ *           stop the others, and goes back with the next reconciliation
  *
  * Watermarks keep a claim from walking over rows that were deleted before (dead ones stay while
  * any old transaction runs). Sequence order is not commit order, so a claim starts SLACK rows
@@ -38,7 +40,7 @@
 enum claim_state {
     CLAIM_IDLE,     /* nothing; the poll timer runs */
     CLAIM_CLAIMING, /* store_turn_claim() */
-    CLAIM_LOADING,  /* store_turn_load(), or the timer to the next try */
+    CLAIM_LOADING,  /* store_turn_load(), or store_turn_load_bare(), or the timer to the next try */
 };
 
 struct claim {
@@ -59,6 +61,8 @@ struct claim {
     int nrows, next, loading; /* claimed; given out; asked for */
     int load_max;             /* turns in the next load, adapted to their size */
     unsigned failures;        /* of this load */
+    bool bare;                /* it is one of a turn that cannot be loaded otherwise: */
+    struct err unreadable;    /* why */
     bool again;               /* look again as soon as idle */
     bool refused;             /* the last look was none, there was no room */
     bool stale;               /* what is in flight belongs to an old incarnation */
@@ -112,21 +116,47 @@ static void on_retry_load(uv_timer_t *timer)
     claim_rest(c);
 }
 
-/* A load has failed: again later, with fewer, or without the one that cannot be loaded. */
+/* Nothing is wrong with the turn when a table or the right to read it is missing: that is no
+ * turn's fault, and passes when somebody has seen to it. */
+static bool is_fault_of_turn(const struct claim *c)
+{
+    return strncmp(c->call.sqlstate, "42", 2) != 0;
+}
+
+/* The first of what is left cannot be loaded. */
+static void give_up_load(struct claim *c, const struct err *err)
+{
+    c->failures = 0;
+    if (!c->bare && is_fault_of_turn(c)) {
+        c->bare = true;
+        c->unreadable = *err;
+        return;
+    }
+    log_line(LOG_ERROR, "", "task %s cannot be loaded and is left out: %s",
+             c->rows[c->next].task_id, err->msg);
+    c->bare = false;
+    c->next++;
+}
+
+/* Is it the database that cannot, and no load of this size? One that has no memory or time for it
+ * may be well otherwise. */
+static bool is_away(const struct claim *c, const struct err *err)
+{
+    return err->code == ERR_UNAVAILABLE && strcmp(c->call.sqlstate, "53200") != 0 &&
+           strcmp(c->call.sqlstate, "57014") != 0;
+}
+
+/* A load has failed: again later, with fewer, or without what cannot be loaded. */
 static void load_failed(struct claim *c, const struct err *err)
 {
-    bool away = err->code == ERR_UNAVAILABLE;
+    bool away = is_away(c, err);
 
     if (c->failures++ == 0)
         log_line(LOG_WARN, "", "cannot load what was claimed: %s", err->msg);
-    if (!away && c->loading > 1) {
+    if (!away && c->loading > 1)
         c->load_max = c->loading / 2;
-    } else if (!away && c->failures >= LOAD_TRIES) {
-        log_line(LOG_ERROR, "", "task %s cannot be loaded and is left out: %s",
-                 c->rows[c->next].task_id, err->msg);
-        c->next++;
-        c->failures = 0;
-    }
+    else if (!away && c->failures >= LOAD_TRIES)
+        give_up_load(c, err);
     uv_timer_start(&c->soon, on_retry_load,
                    backoff_ms(c->failures, RETRY_MIN_MS, RETRY_MAX_MS, id_random32()), 0);
 }
@@ -162,11 +192,13 @@ static void on_loaded(void *owner, PGresult *res, const struct err *err)
         const struct claim_row *row;
 
         store_read_load(res, i, &load);
+        load.unreadable = c->bare ? c->unreadable.msg : NULL;
         if ((row = row_of(c, load.task_id)))
             c->cbs.on_turn(c->cbs.owner, row, &load);
     }
     c->next += c->loading;
     c->loading = 0;
+    c->bare = false;
     claim_load(c);
 }
 
@@ -180,11 +212,11 @@ static void claim_load(struct claim *c)
         return;
     }
     claim_enter(c, CLAIM_LOADING);
-    c->loading = left < c->load_max ? left : c->load_max;
+    c->loading = c->bare ? 1 : left < c->load_max ? left : c->load_max;
     pg_array_reset(&c->tasks);
     for (int i = c->next; i < c->next + c->loading; i++)
         pg_array_put_uuid(&c->tasks, c->rows[i].task_id);
-    store_turn_load(c->pg, &c->call, &c->tasks, on_loaded, c);
+    (c->bare ? store_turn_load_bare : store_turn_load)(c->pg, &c->call, &c->tasks, on_loaded, c);
 }
 
 static void claim_found(struct claim *c)
@@ -213,6 +245,7 @@ static void on_claimed(void *owner, PGresult *res, const struct err *err)
     }
     c->nrows = store_rows(res);
     c->next = c->loading = 0;
+    c->bare = false;
     if (c->nrows > 0)
         claim_found(c);
     for (int i = 0; i < c->nrows; i++) {

@@ -81,12 +81,12 @@ static void turn_free(struct turn *turn)
     buf_release(&turn->end_interrupts);
     buf_release(&turn->end_messages);
 
-    char *const texts[] = {turn->tenant,       turn->agent_name,    turn->session_id,
-                           turn->parent,       turn->started_at,    turn->input,
-                           turn->options,      turn->history,       turn->steps_done,
-                           turn->calls_done,   turn->asked,         turn->abort_status,
-                           turn->abort_reason, turn->abort_actor,   turn->end_error,
-                           turn->end_custom,   turn->end_artifacts, turn->origin};
+    char *const texts[] = {
+        turn->tenant,        turn->agent_name,  turn->session_id, turn->parent,
+        turn->started_at,    turn->input,       turn->options,    turn->history,
+        turn->steps_done,    turn->calls_done,  turn->asked,      turn->abort_status,
+        turn->abort_reason,  turn->abort_actor, turn->end_error,  turn->end_custom,
+        turn->end_artifacts, turn->origin,      turn->unreadable};
 
     for (size_t i = 0; i < sizeof(texts) / sizeof(*texts); i++)
         free(texts[i]);
@@ -591,10 +591,19 @@ static void copy_load(struct turn *turn, const struct load_row *load)
     turn->steps_done = xstrdup(load->steps);
     turn->calls_done = xstrdup(load->calls);
     turn->seq = load->last_seq;
-    if (load->custom)
-        turn->custom = json_parse(load->custom, strlen(load->custom), &err);
-    if (load->artifacts)
-        turn->artifacts = json_parse(load->artifacts, strlen(load->artifacts), &err);
+    turn->unreadable = xstrdup(load->unreadable);
+    if (load->custom && !(turn->custom = json_parse(load->custom, strlen(load->custom), &err)))
+        turn->unreadable = xstrdup(err.msg);
+    if (load->artifacts &&
+        !(turn->artifacts = json_parse(load->artifacts, strlen(load->artifacts), &err)) &&
+        !turn->unreadable)
+        turn->unreadable = xstrdup(err.msg);
+}
+
+/* Maybe another worker, or the same one later, can read it. */
+static void turn_fail_unreadable(struct turn *turn)
+{
+    turn_fail(turn, "UNREADABLE", true, -1, turn->unreadable);
 }
 
 struct turn *turn_start(const struct turn_env *env, const struct claim_row *claim,
@@ -618,6 +627,10 @@ struct turn *turn_start(const struct turn_env *env, const struct claim_row *clai
     turn_map(turn);
     if (load->control)
         read_control(turn, load->control);
+    if (turn->unreadable) {
+        turn_park(turn, turn_fail_unreadable);
+        return turn;
+    }
     turn_enter(turn, TURN_FETCHING);
     agents_get(env->agents, &turn->agents_call, turn->tenant, turn->agent_name, turn->revision,
                on_agent, turn);

@@ -75,6 +75,7 @@ struct turn {
     char *input, *options;         /* JSON */
     char *history;                 /* JSON array: the conversation so far */
     char *steps_done, *calls_done; /* JSON: what earlier attempts committed */
+    char *unreadable;              /* why the four above are not there; NULL: they are */
     cJSON *custom;                 /* NULL: none yet */
     bool custom_told;              /* a state.patch of this turn was sent */
     cJSON *artifacts;              /* references, NULL: none */

@@ -16,7 +16,7 @@ language sql immutable as $$
         when p_code = 'MAX_STEPS' then 'ABORTED'
         when p_code in ('CONTENT_FILTER', 'AGENT_UNUSABLE', 'NOT_RESUMABLE')
             then 'FAILED_PRECONDITION'
-        when p_code = 'UNSTORABLE' then 'DATA_LOSS'
+        when p_code in ('UNSTORABLE', 'UNREADABLE') then 'DATA_LOSS'
         else 'INTERNAL' end
 $$;
 
@@ -33,7 +33,8 @@ create or replace function nocturne.genkit_plain(p_code text) returns text langu
         when 'RATE_LIMITED' then 'the model is asked too often'
         when 'QUOTA_EXCEEDED' then 'the quota of the model is used up'
         when 'CONTEXT_OVERFLOW' then 'the conversation is too long for the model'
-        when 'AGENT_UNUSABLE' then 'the agent cannot be used' end
+        when 'AGENT_UNUSABLE' then 'the agent cannot be used'
+        when 'UNREADABLE' then 'what is stored for this turn cannot be read' end
 $$;
 
 -- {"status","message"}. In results the message starts with the status, as Genkit's do; to that of

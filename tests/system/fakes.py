@@ -195,6 +195,25 @@ def submit_all(env, rows, **kw):
     return ids
 
 
+def make_breakable(env):
+    env.execute("""
+        create table nocturne.test_broken (task_id uuid, code text);
+        alter function nocturne.messages_json(uuid) rename to messages_whole;
+        create function nocturne.messages_json(p_task uuid) returns text language plpgsql stable as
+        $$ declare why text := (select code from nocturne.test_broken where task_id = p_task);
+        begin
+            if why is not null then
+                raise 'missing chunk number 0 for toast value 16384' using errcode = why;
+            end if;
+            return nocturne.messages_whole(p_task);
+        end $$""")
+
+
+def break_conversation(env, task_id, code='XX001'):
+    """From now on nobody can read the one that ends with this snapshot. After make_breakable()."""
+    env.execute("insert into nocturne.test_broken values ('%s', '%s')" % (task_id, code))
+
+
 def resume(env, task_id, respond=None, restart=None):
     """The id of the next turn."""
     body = {}

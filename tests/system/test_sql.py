@@ -133,7 +133,7 @@ ARGUMENTS = {
                         " array['{}'], array[3]",
     'turn_claim': '1, 50, ' + statements.WATERMARKS,
     'turn_fate': 'array[:d, :l]::uuid[], array[1, :e]',
-    'turn_load': 'array[:l, :r]::uuid[]',
+    'turn_load': 'array[:l, :r]::uuid[]', 'turn_load_bare': 'array[:l, :r]::uuid[]',
     'turn_release': "1, array[:l]::uuid[], array[:e], 'w'",
     'turn_retry': "1, array[:l]::uuid[], array[:e], array[10], array['{}'], 'w'",
     'turn_step': "1, array[:l]::uuid[], array[:e], array[2], array['{}'], array['stop'],"

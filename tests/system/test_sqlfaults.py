@@ -183,6 +183,14 @@ class Work:
         user.run('commit')
         self.wait(task_id)
 
+    def unreadable(self):
+        """A turn whose conversation cannot be read."""
+        first = self.submit('a', 'say one', session_id='broken')
+        self.wait(first)
+        fakes.make_breakable(self.env)
+        fakes.break_conversation(self.env, first)
+        self.wait(self.submit('a', 'say two', session_id='broken', max_attempts=1), 'failed')
+
     def lost_claim(self):
         """A lease that the newest worker does not know of."""
         worker = self.env.value("select max(worker_id) from nocturne.worker where state = 'live'")
@@ -226,6 +234,7 @@ def run(state):
     work.genkit()
     work.wait(work.flaky)  # it has waited for its next attempts beside all that
     work.skipped()
+    work.unreadable()
     work.lost_claim()
     work.wait_hit(work.first, 'worker_reconcile')
     work.handed_over()
