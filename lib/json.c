@@ -9,7 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_EXACT 9007199254740992.0 /* 2^53 */
+#define MAX_EXACT  9007199254740992.0 /* 2^53 */
+#define MAX_LEVELS 900                /* cJSON reads 1,000 */
 
 void json_release(cJSON **root)
 {
@@ -147,6 +148,22 @@ cJSON *json_parse(const char *text, size_t len, struct err *err)
         return NULL;
     }
     return parse_value(text, len, err);
+}
+
+static bool is_deeper(const cJSON *value, int levels)
+{
+    const cJSON *child;
+
+    cJSON_ArrayForEach (child, value) {
+        if (levels == 0 || is_deeper(child, levels - 1))
+            return true;
+    }
+    return false;
+}
+
+bool json_is_deep(const cJSON *value)
+{
+    return is_deeper(value, MAX_LEVELS);
 }
 
 /* The number of the escape \uXXXX at `p`, or -1 when there is none. */

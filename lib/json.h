@@ -55,6 +55,9 @@ bool json_member_span(const char *text, const char *key, const char **ret_start,
  */
 bool json_element_span(const char **at, const char **ret_start, size_t *ret_len);
 
+/* Is it nested so deep that json_parse() might not read it again, with what is stored around it? */
+bool json_is_deep(const cJSON *value);
+
 /* `value` as compact text, its numbers exactly; to be freed by the caller. */
 char *json_print(const cJSON *value);
 

@@ -29,7 +29,8 @@ static void put_text_part(struct buf *message, const char *key, const struct buf
     (void)json_close(message, '}');
 }
 
-/* Arguments that are no JSON stay as they came, as a string; none at all are an empty object. */
+/* Arguments that are no JSON, or too deep to be stored as such, stay as they came, as a string;
+ * none at all are an empty object. */
 static void put_arguments(struct buf *message, const struct buf *arguments)
 {
     struct err err;
@@ -37,7 +38,7 @@ static void put_arguments(struct buf *message, const struct buf *arguments)
 
     if (arguments->len == 0)
         (void)json_put_raw(message, "{}", 2);
-    else if (root && !cJSON_IsString(root))
+    else if (root && !cJSON_IsString(root) && !json_is_deep(root))
         (void)json_put_raw(message, arguments->data, arguments->len);
     else
         (void)json_put_strn(message, arguments->data, arguments->len);

@@ -8,6 +8,7 @@
 #include "turn_state.h"
 #include "work.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -104,22 +105,24 @@ static void emit_start(struct turn *turn, const cJSON *steps, const cJSON *calls
 
 /* Put the history into the provider's form. If its last message asks for tools, its calls are
  * the turn's calls then. */
-static void read_history(struct turn *turn)
+static int read_history(struct turn *turn, struct err *err)
 {
-    struct err err;
     JSON_AUTO(history) =
-        turn->history ? json_parse(turn->history, strlen(turn->history), &err) : NULL;
+        turn->history ? json_parse(turn->history, strlen(turn->history), err) : NULL;
     const cJSON *message, *last = NULL;
 
+    if (turn->history && !history)
+        return -1;
     cJSON_ArrayForEach (message, history) {
         openai_put_message(&turn->wire, message);
         last = message;
     }
     if (!last)
-        return;
+        return 0;
     calls_from_message(turn, last);
     if (turn->ncalls > 0)
         turn->asked = json_print(last);
+    return 0;
 }
 
 /* The open call that an answer is for: by its id, else by its name. */
@@ -375,18 +378,31 @@ void turn_save_calls(struct turn *turn)
     turn_save(turn);
 }
 
+/* Nothing that is committed is done again or forgotten: without it the turn cannot go on. */
+static void fail_unreadable(struct turn *turn, const struct err *err)
+{
+    char what[320];
+
+    snprintf(what, sizeof(what), "what is stored for this turn cannot be read: %s", err->msg);
+    turn_fail(turn, "UNREADABLE", false, -1, what);
+}
+
 static void begin_llm(struct turn *turn, const cJSON *steps, const cJSON *rows)
 {
     struct err err = {0};
     JSON_AUTO(options) =
         turn->options ? json_parse(turn->options, strlen(turn->options), &err) : NULL;
-    JSON_AUTO(input) = json_parse(turn->input, strlen(turn->input), &err);
+    JSON_AUTO(input) = NULL;
     const cJSON *resume = json_get(options, "resume");
     void (*next)(struct turn * turn) = turn_ask;
     int rc;
 
     turn->as_genkit = !strcmp(json_str_or(options, "as", ""), "genkit");
-    read_history(turn);
+    if ((turn->options && !options) || read_history(turn, &err) < 0) {
+        fail_unreadable(turn, &err);
+        return;
+    }
+    input = json_parse(turn->input, strlen(turn->input), &err);
     if (resume && (json_get(input, "message") || (turn->ncalls == 0 && !has_answers(resume)))) {
         turn_fail(turn, "NOT_RESUMABLE", false, -1,
                   "the conversation does not end with a question that waits for an answer");
@@ -428,6 +444,10 @@ void turn_begin(struct turn *turn)
         turn->calls_done ? json_parse(turn->calls_done, strlen(turn->calls_done), &err) : NULL;
 
     start_deadline(turn);
+    if ((turn->steps_done && !steps) || (turn->calls_done && !rows)) {
+        fail_unreadable(turn, &err);
+        return;
+    }
     emit_start(turn, steps, rows);
     turn->kept_seq = turn->seq;
     if (turn->agent->state_at == AGENT_STATE_CLIENT)

@@ -117,6 +117,37 @@ def test_an_abort_beats_it():
     env.wait_task(task_id, status='aborted')
 
 
+def test_a_model_and_its_tool_may_nest_as_deep_as_they_like():
+    """The next turn has forgotten nothing of it, nor what came before."""
+    deep = '[' * 997 + ']' * 997
+    calls = [{'index': i, 'id': 'c%d' % i, 'function': {'name': 'nest', 'arguments': arguments}}
+             for i, arguments in enumerate((deep, '{}'))]
+    server = fakes.RawServer()
+    server.scripts['deep'] = [
+        fakes.send(fakes.head(), fakes.frame({'tool_calls': calls}), fakes.frame({}, 'tool_calls'),
+                   fakes.DONE), fakes.spoken('done'), fakes.spoken('more')]
+    env.llm_agent('deep', [{'type': 'process', 'name': 'nest', 'command': ['echo', deep]}],
+                  model={'provider': 'openai', 'base_url': server.url('deep'), 'name': 'm'})
+    for _ in range(2):
+        env.wait_task(env.submit('deep', 'hello', session_id='deep'), status='completed')
+    messages = server.requests['deep'][-1].json['messages']
+    server.close()
+    assert [m['role'] for m in messages] == ['user', 'assistant', 'tool', 'tool', 'assistant', 'user']
+    assert messages[1]['tool_calls'][0]['function']['arguments'].count('[') == 997, messages[1]
+    assert messages[3]['content'].count('[') == 997, messages[3]
+
+
+def test_what_is_stored_is_never_forgotten():
+    """A conversation, or a ledger, that is there and cannot be read ends the turn."""
+    deep = '[' * 1001 + ']' * 1001
+    task_id = talk('too-deep')
+    env.wait_task(task_id, status='completed')
+    env.execute("""update nocturne.snapshot set messages = '[{"role":"user","content":[{"data":%s}]}]'
+                   where task_id = '%s'""" % (deep, task_id))
+    task = env.wait_task(talk('too-deep'), status='failed')
+    assert task['error']['code'] == 'UNREADABLE' and outcomes(task) == ['failed'], task
+
+
 def test_nobody_is_charged_for_a_table_that_is_missing():
     env.execute('alter function nocturne.messages_whole(uuid) rename to messages_gone')
     task_id = talk('healed', 'say patience')

@@ -46,7 +46,7 @@ static void tool_fail(struct tool_run *run, const char *code, const char *messag
     run->done(run->owner, &outcome);
 }
 
-/* JSON when it parses, else text (bytes that are not UTF-8 are replaced). */
+/* JSON when it parses and can be stored, else text (bytes that are not UTF-8 are replaced). */
 static void tool_succeed(struct tool_run *run, const char *bytes, size_t len,
                          const char *stderr_tail)
 {
@@ -55,7 +55,7 @@ static void tool_succeed(struct tool_run *run, const char *bytes, size_t len,
     struct err err;
     JSON_AUTO(root) = json_parse(bytes, len, &err);
 
-    if (root) {
+    if (root && !json_is_deep(root)) {
         (void)json_put_raw(&output, bytes, len);
     } else {
         while (len > 0 && bytes[len - 1] == '\n')
