@@ -14,12 +14,21 @@ begin
     moved := 0;
     select * into head from nocturne.due y where y.at <= now order by y.at limit 1;
     if head.kind in ('deadline', 'abort') then
-        delete from nocturne.due x where x.ctid = any(array(
-            select y.ctid from nocturne.due y
-            where y.at <= now and y.kind in ('deadline', 'abort')
-              and exists (select 1 from nocturne.done d where d.task_id = y.task_id)
-            order by y.at limit p_limit for update skip locked));
-        get diagnostics moved = row_count;
+        for u in
+            delete from nocturne.due x where x.ctid = any(array(
+                select y.ctid from nocturne.due y
+                where y.at <= now and y.kind in ('deadline', 'abort')
+                  and exists (select 1 from nocturne.done d where d.task_id = y.task_id)
+                order by y.at limit p_limit for update skip locked))
+            returning x.*
+        loop
+            moved := moved + 1;
+            if u.kind = 'deadline' and exists (select 1 from nocturne.done d
+                                               where d.task_id = u.task_id and d.status = 'expired') then
+                perform nocturne.lock_children(u.task_id); -- its worker has ended it, and no abort
+                perform nocturne.abort_children(u.task_id);
+            end if;
+        end loop;
         if moved = 0 then
             select case head.kind
                        when 'deadline' then

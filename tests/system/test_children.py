@@ -87,6 +87,20 @@ def test_a_deadline_of_the_parent_stops_its_children():
     env.wait_task(child, status='aborted', timeout=10)
 
 
+def test_children_of_a_turn_that_its_worker_ends_at_the_deadline_are_stopped():
+    """The worker knows the deadline, too, and may be first."""
+    scheduler = next(p for p in env.processes if p.name.startswith('nocturne-scheduler'))
+    parent = env.submit('c', LONG, deadline='3s')
+    child = post({'parent': parent}).ok(202).json['task_id']
+    env.wait_status(parent, 'running')
+    scheduler.stop()
+    try:
+        env.wait_task(parent, status='expired')
+    finally:
+        scheduler.cont()
+    env.wait_task(child, status='aborted', timeout=15)
+
+
 def test_who_may_be_a_parent():
     parent = env.submit('c', 'say x')
     env.wait_task(parent, status='completed')
