@@ -97,6 +97,8 @@ $(BUILD)/tests/unit/test_genkit: $(call objs,api/wire/genkit_frame.c api/wire/ge
 $(BUILD)/obj/tests/unit/test_genkit.o: CPPFLAGS += -Iapi
 $(BUILD)/tests/unit/test_openai: $(call objs,worker/model/openai.c worker/model/answer.c worker/model/halves.c worker/model/shape.c)
 $(BUILD)/obj/tests/unit/test_openai.o: CPPFLAGS += -Iworker
+$(BUILD)/tests/unit/test_watermark: $(call objs,worker/watermark.c)
+$(BUILD)/obj/tests/unit/test_watermark.o: CPPFLAGS += -Iworker
 # No sanitizers: it looks at millions of states.
 $(BUILD)/tests/model: $(wildcard tests/model/*.c) tests/model/model.h
 	@mkdir -p $(@D)

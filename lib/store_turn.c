@@ -25,12 +25,14 @@ int64_t store_worker_id(PGresult *res)
 }
 
 void store_worker_beat(struct pg *pg, struct pg_call *call, int64_t worker_id, uint64_t ttl_ms,
-                       const char *stats, uint64_t timeout_ms, pg_done_fn *done, void *owner)
+                       const char *stats, bool count, uint64_t timeout_ms, pg_done_fn *done,
+                       void *owner)
 {
     pg_call_init(call, SQL_WORKER_BEAT);
     pg_param_int(call, worker_id);
     pg_param_int(call, (int64_t)ttl_ms);
     pg_param_text(call, stats);
+    pg_param_text(call, count ? "true" : "false");
     pg_exec(pg, call, timeout_ms, done, owner);
 }
 
@@ -104,19 +106,64 @@ void store_worker_reconcile(struct pg *pg, struct pg_call *call, int64_t worker_
     pg_exec(pg, call, TIMEOUT_MS, done, owner);
 }
 
-void store_turn_claim(struct pg *pg, struct pg_call *call, int64_t worker_id, int64_t limit,
-                      struct pg_array *watermarks, pg_done_fn *done, void *owner)
+void store_claim_init(struct claim_params *params)
 {
-    assert(watermarks->count == STORE_PRIORITIES);
+    pg_array_init(&params->first, PG_INT4);
+    pg_array_init(&params->from, PG_INT8);
+    pg_array_init(&params->below, PG_INT4);
+}
+
+void store_claim_release(struct claim_params *params)
+{
+    pg_array_release(&params->first);
+    pg_array_release(&params->from);
+    pg_array_release(&params->below);
+}
+
+void store_turn_claim(struct pg *pg, struct pg_call *call, int64_t worker_id, int64_t limit,
+                      const struct claim_ranges *ranges, bool ask_first,
+                      struct claim_params *params, pg_done_fn *done, void *owner)
+{
+    pg_array_reset(&params->first);
+    pg_array_reset(&params->from);
+    pg_array_reset(&params->below);
+    for (int i = 0; i < ranges->count; i++) {
+        pg_array_put_int(&params->first, ranges->range[i].first);
+        pg_array_put_int(&params->from, ranges->range[i].from);
+        pg_array_put_int(&params->below, ranges->range[i].below);
+    }
     pg_call_init(call, SQL_TURN_CLAIM);
     pg_param_int(call, worker_id);
     pg_param_int(call, limit);
-    pg_param_array(call, watermarks);
+    pg_param_array(call, &params->first);
+    pg_param_array(call, &params->from);
+    pg_param_array(call, &params->below);
+    pg_param_text(call, ask_first ? "true" : "false");
     pg_exec(pg, call, CLAIM_TIMEOUT_MS, done, owner);
+}
+
+/* The first row of the answer is the view, if there is any. */
+void store_read_view(PGresult *res, struct claim_view *ret_view)
+{
+    *ret_view = (struct claim_view){.snapshot = "", .first = ""};
+    if (PQntuples(res) == 0)
+        return;
+    ret_view->newest = column_int(res, 0, 3);
+    ret_view->id = column_int(res, 0, 6);
+    ret_view->snapshot = PQgetvalue(res, 0, 7);
+    ret_view->first = PQgetvalue(res, 0, 8);
+}
+
+int store_claim_rows(PGresult *res)
+{
+    int n = PQntuples(res);
+
+    return n > 0 ? n - 1 : 0;
 }
 
 void store_read_claim(PGresult *res, int row, struct claim_row *ret_row)
 {
+    row++;
     snprintf(ret_row->task_id, sizeof(ret_row->task_id), "%s", PQgetvalue(res, row, 0));
     ret_row->epoch = column_int(res, row, 1);
     ret_row->priority = (int)column_int(res, row, 2);

@@ -23,11 +23,12 @@ int64_t store_worker_id(PGresult *res);
 /* worker_beat.sql. ERR_CONFLICT from the reader: this incarnation was declared dead. */
 struct beat_row {
     bool draining;
-    int64_t leases, newest_epoch;
-    const char *controls; /* JSON array, see worker_beat.sql, or NULL */
+    int64_t leases, newest_epoch; /* 0 when not counted */
+    const char *controls;         /* JSON array, see worker_beat.sql, or NULL */
 };
 void store_worker_beat(struct pg *pg, struct pg_call *call, int64_t worker_id, uint64_t ttl_ms,
-                       const char *stats, uint64_t timeout_ms, pg_done_fn *done, void *owner);
+                       const char *stats, bool count, uint64_t timeout_ms, pg_done_fn *done,
+                       void *owner);
 int store_read_beat(PGresult *res, struct beat_row *ret_row, struct err *err);
 
 /* worker_session.sql, about the session that `pg` has now. -1: there is no such worker alive, 0:
@@ -46,14 +47,35 @@ void store_worker_reconcile(struct pg *pg, struct pg_call *call, int64_t worker_
                             struct pg_array *tasks, int64_t newest_epoch, pg_done_fn *done,
                             void *owner);
 
-/* turn_claim.sql. `watermarks` has STORE_PRIORITIES elements. */
+/* turn_claim.sql */
+struct claim_ranges { /* of `ready`, by priority */
+    struct {
+        int first, below; /* priorities */
+        int64_t from;     /* seq, within the first of them */
+    } range[STORE_PRIORITIES];
+    int count;
+};
+struct claim_view { /* what it says of itself; all are 0 and "" when this worker is not alive */
+    int64_t newest; /* seq that was given out */
+    int64_t id;     /* of its transaction */
+    const char *snapshot; /* pg_snapshot as text */
+    const char *first;    /* first row of each range, "priority:seq,...", if asked for */
+};
 struct claim_row {
     char task_id[ID_BYTES];
     int64_t epoch, seq;
     int priority, fails, crashes;
 };
+struct claim_params { /* storage for the parameters, to keep until `done` */
+    struct pg_array first, from, below;
+};
+void store_claim_init(struct claim_params *params);
+void store_claim_release(struct claim_params *params);
 void store_turn_claim(struct pg *pg, struct pg_call *call, int64_t worker_id, int64_t limit,
-                      struct pg_array *watermarks, pg_done_fn *done, void *owner);
+                      const struct claim_ranges *ranges, bool ask_first,
+                      struct claim_params *params, pg_done_fn *done, void *owner);
+void store_read_view(PGresult *res, struct claim_view *ret_view);
+int store_claim_rows(PGresult *res);
 void store_read_claim(PGresult *res, int row, struct claim_row *ret_row);
 
 /* turn_load.sql. NULL where the column is. */

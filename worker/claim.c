@@ -11,9 +11,7 @@
  *           its attempts. One that cannot be loaded so either is left out, so that it does not
  *           stop the others, and goes back with the next reconciliation
  *
- * Watermarks keep a claim from walking over rows that were deleted before (dead ones stay while
- * any old transaction runs). Sequence order is not commit order, so a claim starts SLACK rows
- * before the highest it has seen, and once a second from the beginning.
+ * watermark.h says where in `ready` it looks.
  */
 #include "claim.h"
 
@@ -23,6 +21,7 @@
 #include "id.h"
 #include "log.h"
 #include "mem.h"
+#include "watermark.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -31,8 +30,6 @@
 #define LOAD_BATCH   64  /* turns loaded at once, fewer when they are large: */
 #define LOAD_BYTES   ((size_t)4 << 20)
 #define LOAD_TRIES   3
-#define SLACK        1000
-#define FULL_SCAN_MS 1000
 #define RETRY_MIN_MS 100
 #define RETRY_MAX_MS 2000
 #define BUSY_POLLS   8 /* without hints, polls per `poll_ms` after a find */
@@ -54,9 +51,9 @@ struct claim {
     struct claim_callbacks cbs;
     int64_t worker_id;
     struct pg_call call;
-    struct pg_array watermarks, tasks;
-    int64_t seen[STORE_PRIORITIES]; /* highest seq claimed */
-    uint64_t full_scan_ms;          /* when the last one was */
+    struct claim_params params;
+    struct pg_array tasks;
+    struct watermark watermark;
     struct claim_row rows[BATCH];
     int nrows, next, loading; /* claimed; given out; asked for */
     int load_max;             /* turns in the next load, adapted to their size */
@@ -136,6 +133,7 @@ static void give_up_load(struct claim *c, const struct err *err)
              c->rows[c->next].task_id, err->msg);
     c->bare = false;
     c->next++;
+    c->cbs.on_left_out(c->cbs.owner);
 }
 
 /* Is it the database that cannot, and no load of this size? One that has no memory or time for it
@@ -228,6 +226,25 @@ static void claim_found(struct claim *c)
     }
 }
 
+static void take_answer(struct claim *c, PGresult *res)
+{
+    struct claim_view view;
+
+    c->nrows = store_claim_rows(res);
+    c->next = c->loading = 0;
+    c->bare = false;
+    if (c->nrows > 0)
+        claim_found(c);
+    for (int i = 0; i < c->nrows; i++) {
+        store_read_claim(res, i, &c->rows[i]);
+        watermark_claimed(&c->watermark, &c->rows[i]);
+    }
+    c->stats->turns_claimed += (uint64_t)c->nrows;
+    store_read_view(res, &view);
+    if (view.id && watermark_learn(&c->watermark, clock_mono_ms(), &view))
+        c->again = true;
+}
+
 static void on_claimed(void *owner, PGresult *res, const struct err *err)
 {
     struct claim *c = owner;
@@ -235,6 +252,7 @@ static void on_claimed(void *owner, PGresult *res, const struct err *err)
     if (c->stale || err->code != ERR_OK) {
         bool failed = err->code != ERR_OK && err->code != ERR_CANCELED && !c->stale;
 
+        watermark_reset(&c->watermark);
         if (failed) {
             log_line(LOG_WARN, "", "cannot claim: %s", err->msg);
             c->cbs.on_lost(c->cbs.owner);
@@ -243,40 +261,26 @@ static void on_claimed(void *owner, PGresult *res, const struct err *err)
         claim_rest(c);
         return;
     }
-    c->nrows = store_rows(res);
-    c->next = c->loading = 0;
-    c->bare = false;
-    if (c->nrows > 0)
-        claim_found(c);
-    for (int i = 0; i < c->nrows; i++) {
-        store_read_claim(res, i, &c->rows[i]);
-        if (c->rows[i].seq > c->seen[c->rows[i].priority])
-            c->seen[c->rows[i].priority] = c->rows[i].seq;
-    }
-    c->stats->turns_claimed += (uint64_t)c->nrows;
+    take_answer(c, res);
     claim_load(c);
 }
 
 static void claim_start(struct claim *c)
 {
     int room = c->cbs.room(c->cbs.owner);
-    uint64_t now_ms = clock_mono_ms();
-    bool full = now_ms - c->full_scan_ms >= FULL_SCAN_MS;
+    struct claim_ranges ranges;
+    bool ask_first;
 
     c->refused = c->worker_id == 0 || room <= 0;
     if (c->refused)
         return;
-    pg_array_reset(&c->watermarks);
-    for (int p = 0; p < STORE_PRIORITIES; p++)
-        pg_array_put_int(&c->watermarks, full || c->seen[p] < SLACK ? 0 : c->seen[p] - SLACK);
-    if (full)
-        c->full_scan_ms = now_ms;
+    ask_first = watermark_ranges(&c->watermark, clock_mono_ms(), &ranges);
     claim_enter(c, CLAIM_CLAIMING);
     c->stats->claims++;
     if (c->hints)
         poll_later(c); /* whatever brought us here, the next poll has the time since this look */
-    store_turn_claim(c->pg, &c->call, c->worker_id, room < BATCH ? room : BATCH, &c->watermarks,
-                     on_claimed, c);
+    store_turn_claim(c->pg, &c->call, c->worker_id, room < BATCH ? room : BATCH, &ranges, ask_first,
+                     &c->params, on_claimed, c);
 }
 
 static void on_poll(uv_timer_t *timer)
@@ -310,6 +314,12 @@ void claim_look_again(struct claim *c)
         claim_look(c);
 }
 
+void claim_look_everywhere(struct claim *c)
+{
+    watermark_reset(&c->watermark);
+    claim_look(c);
+}
+
 bool claim_is_busy(const struct claim *c)
 {
     return c->state != CLAIM_IDLE;
@@ -319,7 +329,7 @@ void claim_set_worker(struct claim *c, int64_t worker_id)
 {
     c->worker_id = worker_id;
     c->stale = c->state != CLAIM_IDLE;
-    memset(c->seen, 0, sizeof(c->seen));
+    watermark_reset(&c->watermark);
     claim_look(c);
 }
 
@@ -334,7 +344,7 @@ struct claim *claim_new(uv_loop_t *loop, struct pg *pg, uint64_t poll_ms, bool h
     c->stats = stats;
     c->cbs = *cbs;
     c->load_max = LOAD_BATCH / 8;
-    pg_array_init(&c->watermarks, PG_INT8);
+    store_claim_init(&c->params);
     pg_array_init(&c->tasks, PG_UUID);
     uv_timer_init(loop, &c->poll);
     uv_timer_init(loop, &c->soon);
@@ -350,7 +360,7 @@ static void on_closed(uv_handle_t *handle)
 
     if (--c->open_handles > 0)
         return;
-    pg_array_release(&c->watermarks);
+    store_claim_release(&c->params);
     pg_array_release(&c->tasks);
     free(c);
 }

@@ -17,6 +17,7 @@ struct claim_callbacks {
     void (*on_turn)(void *owner, const struct claim_row *claim, const struct load_row *load);
     void (*on_idle)(void *owner); /* claim_is_busy() has become false */
     void (*on_lost)(void *owner); /* a claim had no answer: its leases may exist, and none knows */
+    void (*on_left_out)(void *owner); /* a turn could not be loaded: its lease is left */
     void *owner;
 };
 
@@ -29,6 +30,7 @@ void claim_close(struct claim *c); /* after the connection */
  * forgotten: its leases are the old incarnation's. */
 void claim_set_worker(struct claim *c, int64_t worker_id);
 
-void claim_look(struct claim *c);          /* something may be ready, or there is room again */
-void claim_look_again(struct claim *c);    /* if the last look found no room */
-bool claim_is_busy(const struct claim *c); /* leases may exist that are not given out yet */
+void claim_look(struct claim *c);            /* something may be ready, or there is room again */
+void claim_look_again(struct claim *c);      /* if the last look found no room */
+void claim_look_everywhere(struct claim *c); /* the server may be another, or another history */
+bool claim_is_busy(const struct claim *c);   /* leases may exist that are not given out yet */

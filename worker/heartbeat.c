@@ -38,6 +38,10 @@
 #define HURRY_MS    250
 #define HURRY_BEATS 2
 
+/* Beats that count our leases after whatever may have left one that we do not know of, and one in
+ * so many that does in any case. */
+#define COUNT_BEATS 15
+
 enum beat_state {
     BEAT_REGISTERING, /* store_worker_register() */
     BEAT_RESTING,     /* the timer */
@@ -59,6 +63,8 @@ struct heartbeat {
     uint64_t looked_ms; /* when we last ran, at the latest */
     uint64_t reach_ms;  /* when we last had a connection */
     int hurry;          /* beats to come soon */
+    int count;          /* beats to come that count */
+    int uncounted;      /* since one did */
     bool fenced;        /* nothing runs that the database knows as ours */
     bool suspended;     /* and it has been logged */
     bool complained;
@@ -91,6 +97,7 @@ static void fence(struct heartbeat *hb, const char *why)
     if (hb->fenced)
         return;
     hb->fenced = true;
+    heartbeat_count(hb);
     log_line(LOG_WARN, "", "worker %lld fences itself: %s", (long long)hb->worker_id, why);
     hb->cbs.on_fenced(hb->cbs.owner);
 }
@@ -164,6 +171,7 @@ static void on_beaten(void *owner, PGresult *res, const struct err *err)
     }
     if (why.code != ERR_OK) {
         complain(hb, "no heartbeat", &why);
+        heartbeat_count(hb);
         rest(hb, RETRY_MS);
         return;
     }
@@ -174,11 +182,14 @@ static void on_beaten(void *owner, PGresult *res, const struct err *err)
 static void beat(struct heartbeat *hb)
 {
     bool spare = !pg_is_up(hb->pg) && pg_is_up(hb->spare);
+    bool count = hb->count > 0 || hb->uncounted >= COUNT_BEATS;
 
+    hb->count -= hb->count > 0;
+    hb->uncounted = count ? 0 : hb->uncounted + 1;
     beat_enter(hb, BEAT_BEATING);
     hb->sent_ms = clock_boot_ms();
     store_worker_beat(spare ? hb->spare : hb->pg, &hb->call, hb->worker_id, hb->conf.ttl_ms,
-                      hb->cbs.stats(hb->cbs.owner), hb->conf.ttl_ms / 2, on_beaten, hb);
+                      hb->cbs.stats(hb->cbs.owner), count, hb->conf.ttl_ms / 2, on_beaten, hb);
 }
 
 static void on_timer(uv_timer_t *timer)
@@ -263,9 +274,15 @@ bool heartbeat_is_fenced(const struct heartbeat *hb)
     return hb->fenced;
 }
 
+void heartbeat_count(struct heartbeat *hb)
+{
+    hb->count = COUNT_BEATS;
+}
+
 void heartbeat_soon(struct heartbeat *hb)
 {
     hb->hurry = HURRY_BEATS;
+    heartbeat_count(hb);
     if (hb->state == BEAT_RESTING && !hb->complained)
         uv_timer_start(&hb->timer, on_timer, 0, 0);
 }

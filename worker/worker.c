@@ -184,7 +184,7 @@ static void on_hints_up(void *owner)
     struct worker *w = owner;
 
     presence_renew(w->presence, w->worker_id);
-    claim_look(w->claim);
+    claim_look_everywhere(w->claim);
     ask_controls(w);
 }
 
@@ -257,6 +257,13 @@ static void on_claim_lost(void *owner)
     heartbeat_soon(w->heartbeat);
 }
 
+static void on_claim_left_out(void *owner)
+{
+    struct worker *w = owner;
+
+    heartbeat_count(w->heartbeat);
+}
+
 static void on_beat(void *owner, const struct beat_row *row)
 {
     struct worker *w = owner;
@@ -320,6 +327,7 @@ struct worker *worker_start(struct loop *loop, const struct worker_conf *conf)
                                               .on_turn = on_turn,
                                               .on_idle = on_claim_idle,
                                               .on_lost = on_claim_lost,
+                                              .on_left_out = on_claim_left_out,
                                               .owner = w};
 
     w->loop = loop;

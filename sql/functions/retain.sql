@@ -93,6 +93,8 @@ begin
     delete from nocturne.worker w where w.state = 'dead'
         and w.expires_at < clock_timestamp() - interval '1 day'
         and not exists (select 1 from nocturne.lease l where l.worker_id = w.worker_id);
+    delete from nocturne.worker_stats s
+    where not exists (select 1 from nocturne.worker w where w.worker_id = s.worker_id);
 end $$;
 
 select nocturne.make_partitions(3);

@@ -213,6 +213,7 @@ returns table (place int, task_id uuid, session_id text, status text, created_at
 language plpgsql set lock_timeout = '100ms' as $$
 #variable_conflict use_column
 begin
+    perform pg_current_xact_id(); -- before the first seq of `ready`: turn_claim relies on that
     return query
     with u as materialized (
         select u.*, nocturne.uuid7() as id, clock_timestamp() as at

@@ -9,9 +9,10 @@ select (select count(*) from nocturne.ready),
             group by status) x),
        (select greatest(reltuples, 0)::bigint from pg_class
         where oid = 'nocturne.done'::regclass),
-       (select coalesce(json_agg(json_build_object('worker', name, 'state', state, 'slots', slots,
-                                                   'stats', stats)), '[]')
-        from nocturne.worker where state <> 'dead' and expires_at > clock_timestamp()),
+       (select coalesce(json_agg(json_build_object('worker', w.name, 'state', w.state,
+                                   'slots', w.slots, 'stats', coalesce(s.stats, w.stats))), '[]')
+        from nocturne.worker w left join nocturne.worker_stats s using (worker_id)
+        where w.state <> 'dead' and w.expires_at > clock_timestamp()),
        (select count(*) from nocturne.leader where expires_at > clock_timestamp()),
        (select count(*) from nocturne.done d where d.error ->> 'code' = 'QUARANTINED'
           and not exists (select 1 from nocturne.retry r where r.task_id = d.task_id));

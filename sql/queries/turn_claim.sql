@@ -4,13 +4,21 @@
 -- walk of the index under a generic plan (research/queues.md, 2.2).
 -- A turn that two workers have died of is claimed alone, and the next such after a probation, so
 -- that the third death has one to blame (rescue).
+-- The first row has no task but what the next claims may skip (worker/watermark.h): the newest seq
+-- that was given out, read before this transaction had an id, that id, the snapshot of the statement
+-- and, if asked for, the first row that the snapshot shows in each of the ranges, as
+-- "priority:seq" behind commas. No row at all: not alive.
 -- $1 bigint   worker_id
 -- $2 int      most turns to claim
--- $3 bigint[] ten watermarks, one a priority: rows below are known to be gone
-with me as materialized (
-    select worker_id from nocturne.worker
-    where worker_id = $1::bigint and state = 'live' and expires_at > clock_timestamp()
-    for share
+-- $3 int[]    ranges of `ready` by priority, the first of each,  $4 bigint[] and in that one from
+--             this seq on: rows below are known to be gone,      $5 int[] up to this, exclusive
+-- $6 bool     tell the first row of each range
+with top as materialized (
+    select coalesce(pg_sequence_last_value('nocturne.ready_seq_seq'), 0) as seq
+), me as materialized (
+    select w.worker_id, top.seq from top cross join nocturne.worker w
+    where w.worker_id = $1::bigint and w.state = 'live' and w.expires_at > clock_timestamp()
+    for share of w
 ), suspect as materialized (
     select y.ctid from nocturne.ready y
     where y.crashes >= 2 and exists (select 1 from me)
@@ -23,12 +31,12 @@ with me as materialized (
     delete from nocturne.ready r
     where exists (select 1 from me) and r.ctid = any(array(select s.ctid from suspect s) || array(
         select x.ctid
-        from unnest($3::bigint[]) with ordinality h(seq, n)
+        from unnest($3::int[], $4::bigint[], $5::int[]) h(priority, seq, below)
         cross join lateral (
             select y.ctid from nocturne.ready y
-            where y.shard = 0 and y.priority = (h.n - 1)::smallint and y.seq >= h.seq
-              and y.crashes < 2
-            order by y.seq limit $2::int
+            where y.shard = 0 and (y.priority, y.seq) >= (h.priority::smallint, h.seq)
+              and y.priority < h.below::smallint and y.crashes < 2
+            order by y.priority, y.seq limit $2::int
             for update skip locked) x
         limit $2::int - (select count(*) from suspect)))
     returning r.task_id, r.priority, r.seq, r.fails, r.crashes
@@ -37,6 +45,19 @@ with me as materialized (
     select task_id, nextval('nocturne.epoch'), $1::bigint, priority, fails, crashes from picked
     returning task_id, epoch
 )
-select p.task_id, l.epoch, p.priority, p.seq, p.fails, p.crashes
+select null::uuid as task_id, null::bigint as epoch, null::smallint as priority, me.seq,
+       null::smallint as fails, null::smallint as crashes, pg_current_xact_id()::text,
+       pg_current_snapshot()::text,
+       case when $6::bool then
+           (select string_agg(x.priority || ':' || x.seq, ',')
+            from unnest($3::int[], $4::bigint[], $5::int[]) h(priority, seq, below)
+            cross join lateral (
+                select y.priority, y.seq from nocturne.ready y
+                where y.shard = 0 and (y.priority, y.seq) >= (h.priority::smallint, h.seq)
+                  and y.priority < h.below::smallint and y.crashes < 2
+                order by y.priority, y.seq limit 1) x) end
+from me
+union all
+select p.task_id, l.epoch, p.priority, p.seq, p.fails, p.crashes, null, null, null
 from picked p join leased l using (task_id)
-order by p.priority, p.seq;
+order by priority nulls first, seq;

@@ -8,6 +8,9 @@ with gone as (
     where w.worker_id = $1::bigint and w.state = 'draining'
       and not exists (select 1 from nocturne.lease l where l.worker_id = w.worker_id)
     returning 1
+), s as (
+    delete from nocturne.worker_stats s
+    where s.worker_id = $1::bigint and exists (select 1 from gone)
 )
 update nocturne.worker set state = 'dead', expires_at = clock_timestamp()
 where worker_id = $1::bigint and not exists (select 1 from gone);

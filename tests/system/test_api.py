@@ -932,9 +932,11 @@ def test_health_and_readiness():
 
 
 def test_metrics_are_prometheus_text():
-    env.execute("""update nocturne.worker set stats = '{"claims":7,"bad name":1,"odd":"x",
+    env.execute("""insert into nocturne.worker_stats
+        select worker_id, '{"claims":7,"bad name":1,"odd":"x",
         "hist":{"turn_ms":{"le":[1,10],"n":[2,3,4],"sum":12.5,"count":9},"broken":{"le":[1]}}}'
-        where name = 'player'""")
+        from nocturne.worker where name = 'player'
+        on conflict (worker_id) do update set stats = excluded.stats""")
     later = env.submit('a', 'x', run_at='1h')
     r = env.http.get('/metrics').ok(200)
     assert r.header('Content-Type').startswith('text/plain; version=0.0.4'), r.headers

@@ -263,7 +263,7 @@ def test_a_worker_that_beats_is_left_alone():
         env.scheduler(**QUICK)
         end = time.monotonic() + 3
         while time.monotonic() < end:
-            assert session.run("execute worker_beat(%d, 1000, '{}')" % worker)
+            assert session.run("execute worker_beat(%d, 1000, '{}', true)" % worker)
             time.sleep(0.2)
         assert env.value('select count(*) from nocturne.lease') == 5
         wait_until(lambda: env.value('select count(*) from nocturne.ready') == 5, 5)

@@ -131,14 +131,14 @@ ARGUMENTS = {
     'turn_call_claim': "1, array[:l]::uuid[], array[:e], array[2], array[0], array['c'], array['t']",
     'turn_call_settle': "1, array[:l]::uuid[], array[:e], array[1], array[0], array['done'],"
                         " array['{}'], array[3]",
-    'turn_claim': '1, 50, ' + statements.WATERMARKS,
+    'turn_claim': '1, 50, ' + statements.EVERYTHING,
     'turn_fate': 'array[:d, :l]::uuid[], array[1, :e]',
     'turn_load': 'array[:l, :r]::uuid[]', 'turn_load_bare': 'array[:l, :r]::uuid[]',
     'turn_release': "1, array[:l]::uuid[], array[:e], 'w'",
     'turn_retry': "1, array[:l]::uuid[], array[:e], array[10], array['{}'], 'w'",
     'turn_step': "1, array[:l]::uuid[], array[:e], array[2], array['{}'], array['stop'],"
                  " array[null], array[9]",
-    'worker_beat': "1, 10000, '{}'", 'worker_controls': '1', 'worker_drain': '1',
+    'worker_beat': "1, 10000, '{}', true", 'worker_controls': '1', 'worker_drain': '1',
     'worker_leave': '1', 'worker_reconcile': '1, array[:l]::uuid[], 1000000',
     'worker_register': "'w', '0', 10, 10000", 'worker_session': '1, 0, 1000',
     'worker_vanish': "array[1], array['1 2026-01-01 00:00:00+00']",
@@ -325,7 +325,7 @@ def test_only_a_silent_worker_without_its_session_is_declared_dead():
     session.close()
     wait_until(lambda: watched()[2] == 'f', 5, 'the end of the session')
     assert declared('1 2026-01-01 00:00:00+00') == [], 'judged by another session'
-    watcher.run("execute worker_beat(%d, 10000, '{}')" % worker)
+    watcher.run("execute worker_beat(%d, 10000, '{}', true)" % worker)
     assert declared(name) == [], 'it has just beaten'
     time.sleep(0.5)
     assert declared(name) == [str(worker)] and declared(name) == []
@@ -359,7 +359,7 @@ def test_a_worker_without_a_live_row_claims_nothing():
     assert claim(session, worker) == []
     assert env.sql('select nocturne.reap() as w') == [{'w': worker}]
     assert claim(session, worker) == []
-    assert session.run("execute worker_beat(%d, 10000, '{}')" % worker) == []
+    assert session.run("execute worker_beat(%d, 10000, '{}', true)" % worker) == []
     env.abort(task)
 
 
