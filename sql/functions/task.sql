@@ -28,11 +28,15 @@ create or replace function nocturne.uuid7() returns uuid language sql volatile p
             || right(gen_random_uuid()::text, 17))::uuid
 $$;
 
--- Does somebody hold this row locked, or has begun to change it? By its xmax, as our snapshot saw it. A number below all
--- that run is of one who is over. (Of several lockers at once it is another kind of number, and the
--- answer may be wrong.)
+-- Does somebody hold this row locked, or has begun to change it? By its xmax, as our snapshot sees
+-- it: who is below all that run is over, and asked are only the others, by their 64 bits. (Of
+-- several lockers at once it is another kind of number, and the answer may be wrong.)
 create or replace function nocturne.is_held(p_xmax xid) returns boolean language sql stable as $$
     select p_xmax <> '0'::xid and age(p_xmax) <= age(pg_snapshot_xmin(pg_current_snapshot())::xid)
+       and not pg_visible_in_snapshot(
+           ((pg_snapshot_xmax(pg_current_snapshot())::text)::bigint
+            + age(pg_snapshot_xmax(pg_current_snapshot())::xid) - age(p_xmax))::text::xid8,
+           pg_current_snapshot())
 $$;
 
 -- Queue a task that is due: behind its session's running task, or as ready.

@@ -515,6 +515,25 @@ def test_an_abort_between_the_look_and_the_write_beats_the_completion():
                     lock=True) == [task]
 
 
+def test_a_transaction_that_stays_open_elsewhere_holds_no_row():
+    pin = env.psql()
+    pin.run('begin')
+    pin.run('select pg_current_xact_id()')
+    task, epoch, session, worker = one_running('pin')
+    following = submit('pin')  # leaves its mark on the session's row
+    marks = env.sql("select xmax::text, nocturne.is_held(xmax) as held from nocturne.session where session_id = 'pin'")
+    assert marks[0]['xmax'] != '0' and not marks[0]['held'], marks
+    assert complete(session, worker, [(task, epoch, 'pin')]) == [task]
+    other = env.psql()
+    other.run('begin')
+    other.run("update nocturne.session set agent = agent where session_id = 'pin'")
+    assert env.sql("select nocturne.is_held(xmax) as held from nocturne.session where session_id = 'pin'") == [{'held': True}]
+    other.run('rollback')
+    assert env.sql("select nocturne.is_held(xmax) as held from nocturne.session where session_id = 'pin'") == [{'held': False}]
+    pin.run('rollback')
+    env.abort(following)
+
+
 def test_who_locks_between_the_look_and_the_write_is_not_waited_for():
     for n, text in enumerate(("select nocturne.abort('%s')",
                               "update nocturne.session set agent = agent where running = '%s'")):
