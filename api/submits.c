@@ -4,12 +4,14 @@
  *   LANE_FREE ---> LANE_SENDING ---> LANE_FREE
  *
  * LANE_FREE     nothing; `kick` fills it when something waits
- * LANE_SENDING  task_submit_many.sql. What it leaves out, and all of it when the server refuses it,
- *               goes again one by one (task_submit.sql): it was rolled back, or never tried. When
- *               the connection is lost nobody knows, and every client is told so
+ * LANE_SENDING  task_submit_plain.sql or task_submit_many.sql. What it leaves out, and all of it
+ *               when the server refuses it, goes again one by one (task_submit.sql): it was rolled
+ *               back, or never tried. When the connection is lost nobody knows, and every client is
+ *               told so
  *
- * Two lanes, so that one batch is committed while the next one runs. What comes while both are
- * busy waits; with little to do a submit goes alone and at once.
+ * Plain submits meet nobody's rows and have a line of their own, so that they never wait for those
+ * that may. Each line has two lanes, so that one batch is committed while the next one runs, and a
+ * large one is shared by two processors. What comes while both are busy waits.
  */
 #include "submits.h"
 
@@ -21,8 +23,9 @@
 #include <stdlib.h>
 
 #define LANES           2
-#define BATCH_MIN       4 /* fewer go each by itself: the big statement costs as much as four */
+#define BATCH_MIN       4 /* of task_submit_many.sql, which costs as much as four by themselves */
 #define BATCH_MAX       1000
+#define BATCH_WHOLE     128 /* of plain ones: more are divided among the lanes that are free */
 #define BATCH_MAX_BYTES (4 << 20)
 
 enum lane_state {
@@ -32,17 +35,23 @@ enum lane_state {
 
 struct lane {
     enum lane_state state;
-    struct submits *submits;
+    struct line *line;
     struct store_submits batch;
     struct list members; /* struct submit.node, as they were put */
 };
 
-struct submits {
-    struct api *api;
+struct line {
+    struct submits *submits;
+    bool plain;
     struct list waiting; /* struct submit.node */
     int nwaiting;
-    uv_timer_t kick;
     struct lane lanes[LANES];
+};
+
+struct submits {
+    struct api *api;
+    uv_timer_t kick;
+    struct line plain, other;
 };
 
 static void on_kick(uv_timer_t *timer);
@@ -114,7 +123,7 @@ static void lane_answer(struct lane *lane, PGresult *res)
     list_foreach (node, &lane->members)
         members[n++] = submit_of(node);
     for (int i = 0; i < store_rows(res); i++) {
-        struct submit *submit = members[store_read_submitted(res, i, &row)];
+        struct submit *submit = members[store_read_submitted(&lane->batch, res, i, &row)];
 
         list_remove(&submit->node);
         submit->done(submit->owner, &row, &ok, "");
@@ -125,7 +134,6 @@ static void lane_answer(struct lane *lane, PGresult *res)
 static void on_lane(void *owner, PGresult *res, const struct err *err)
 {
     struct lane *lane = owner;
-    struct submits *s = lane->submits;
 
     if (err->code == ERR_OK)
         lane_answer(lane, res);
@@ -134,55 +142,99 @@ static void on_lane(void *owner, PGresult *res, const struct err *err)
     while (!list_is_empty(&lane->members))
         submit_alone(submit_of(lane->members.next));
     lane_enter(lane, LANE_FREE);
-    if (s->nwaiting > 0)
-        submits_kick(s);
+    if (lane->line->nwaiting > 0)
+        submits_kick(lane->line->submits);
 }
 
 /* The time-out counts from when the oldest came: a client is to be answered in time. */
-static void lane_send(struct lane *lane)
+static void lane_send(struct lane *lane, int most)
 {
-    struct submits *s = lane->submits;
-    uint64_t age_ms = clock_mono_ms() - submit_of(s->waiting.next)->since_ms;
+    struct line *line = lane->line;
+    uint64_t age_ms = clock_mono_ms() - submit_of(line->waiting.next)->since_ms;
 
     store_submits_reset(&lane->batch);
-    while (!list_is_empty(&s->waiting) && lane->batch.rows < BATCH_MAX &&
+    while (!list_is_empty(&line->waiting) && lane->batch.rows < most &&
            lane->batch.bytes < BATCH_MAX_BYTES) {
-        struct submit *submit = submit_of(s->waiting.next);
+        struct submit *submit = submit_of(line->waiting.next);
 
         list_remove(&submit->node);
         list_append(&lane->members, &submit->node);
-        s->nwaiting--;
+        line->nwaiting--;
         store_submits_put(&lane->batch, &submit->row);
     }
     lane_enter(lane, LANE_SENDING);
-    store_submits_send(pgpool_pick(s->api->pool), &lane->batch,
+    store_submits_send(pgpool_pick(line->submits->api->pool), &lane->batch,
                        age_ms < STORE_TASK_MS ? STORE_TASK_MS - age_ms : 1, on_lane, lane);
+}
+
+/* How many go into each of `free` lanes. Turns of one session stay together, in their order. */
+static int share(const struct line *line, int free_lanes)
+{
+    int n = line->nwaiting;
+
+    if (line->plain && n > BATCH_WHOLE)
+        n = (n + free_lanes - 1) / free_lanes;
+    return n < BATCH_MAX ? n : BATCH_MAX;
+}
+
+static void line_send(struct line *line)
+{
+    int free_lanes = 0;
+
+    for (int i = 0; i < LANES; i++)
+        free_lanes += line->lanes[i].state == LANE_FREE;
+    for (int i = 0; i < LANES && line->nwaiting > 0; i++)
+        if (line->lanes[i].state == LANE_FREE)
+            lane_send(&line->lanes[i], share(line, free_lanes--));
+}
+
+static void line_send_alone(struct line *line)
+{
+    while (!list_is_empty(&line->waiting))
+        submit_alone(submit_of(line->waiting.next));
+    line->nwaiting = 0;
 }
 
 static void on_kick(uv_timer_t *timer)
 {
     struct submits *s = container_of(timer, struct submits, kick);
 
-    if (s->nwaiting < BATCH_MIN) {
-        while (!list_is_empty(&s->waiting))
-            submit_alone(submit_of(s->waiting.next));
-        s->nwaiting = 0;
-        return;
-    }
-    for (int i = 0; i < LANES && s->nwaiting > 0; i++)
-        if (s->lanes[i].state == LANE_FREE)
-            lane_send(&s->lanes[i]);
+    line_send(&s->plain);
+    if (s->other.nwaiting < BATCH_MIN)
+        line_send_alone(&s->other);
+    else
+        line_send(&s->other);
 }
 
 void submits_put(struct submits *s, struct submit *submit, submit_done_fn *done, void *owner)
 {
+    struct line *line = store_submit_is_plain(&submit->row) ? &s->plain : &s->other;
+
     submit->submits = s;
     submit->done = done;
     submit->owner = owner;
     submit->since_ms = clock_mono_ms();
-    list_append(&s->waiting, &submit->node);
-    s->nwaiting++;
+    list_append(&line->waiting, &submit->node);
+    line->nwaiting++;
     submits_kick(s);
+}
+
+static void line_init(struct line *line, struct submits *s, bool plain)
+{
+    line->submits = s;
+    line->plain = plain;
+    list_init(&line->waiting);
+    for (int i = 0; i < LANES; i++) {
+        line->lanes[i].line = line;
+        list_init(&line->lanes[i].members);
+        store_submits_init(&line->lanes[i].batch, plain);
+    }
+}
+
+static void line_release(struct line *line)
+{
+    for (int i = 0; i < LANES; i++)
+        store_submits_release(&line->lanes[i].batch);
 }
 
 struct submits *submits_new(struct api *api)
@@ -190,13 +242,9 @@ struct submits *submits_new(struct api *api)
     struct submits *s = xcalloc(1, sizeof(*s));
 
     s->api = api;
-    list_init(&s->waiting);
     uv_timer_init(&api->loop.uv, &s->kick);
-    for (int i = 0; i < LANES; i++) {
-        s->lanes[i].submits = s;
-        list_init(&s->lanes[i].members);
-        store_submits_init(&s->lanes[i].batch);
-    }
+    line_init(&s->plain, s, true);
+    line_init(&s->other, s, false);
     return s;
 }
 
@@ -204,8 +252,8 @@ static void on_closed(uv_handle_t *handle)
 {
     struct submits *s = container_of((uv_timer_t *)handle, struct submits, kick);
 
-    for (int i = 0; i < LANES; i++)
-        store_submits_release(&s->lanes[i].batch);
+    line_release(&s->plain);
+    line_release(&s->other);
     free(s);
 }
 

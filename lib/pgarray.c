@@ -1,7 +1,6 @@
 #include "pgarray.h"
 
 #include <assert.h>
-#include <ctype.h>
 #include <string.h>
 
 /* ndim, has-nulls, element type, length, lower bound: int32 each (arrayfuncs.c, array_recv) */
@@ -41,9 +40,8 @@ void pg_array_release(struct pg_array *a)
 
 void pg_array_reset(struct pg_array *a)
 {
-    buf_reset(&a->bytes);
+    buf_truncate(&a->bytes, HEADER_BYTES);
     a->count = 0;
-    put_header(a);
 }
 
 void pg_array_put_null(struct pg_array *a)
@@ -61,16 +59,17 @@ void pg_array_put_bytes(struct pg_array *a, const void *bytes, size_t len)
 
 void pg_array_put_text(struct pg_array *a, const char *text)
 {
-    assert(a->type == PG_TEXT);
+    assert(a->type == PG_TEXT || a->type == PG_JSON);
     if (text)
         pg_array_put_bytes(a, text, strlen(text));
     else
         pg_array_put_null(a);
 }
 
+/* Of a hexadecimal digit: bit 6 is set in the letters of either case, whose low bits begin with 1. */
 static int nibble(char c)
 {
-    return isdigit((unsigned char)c) ? c - '0' : tolower((unsigned char)c) - 'a' + 10;
+    return (c & 15) + (c >> 6) * 9;
 }
 
 void pg_array_put_uuid(struct pg_array *a, const char *uuid)

@@ -10,7 +10,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum pg_type { PG_BOOL = 16, PG_INT8 = 20, PG_INT4 = 23, PG_TEXT = 25, PG_UUID = 2950 }; /* OIDs */
+enum pg_type { /* OIDs */
+               PG_BOOL = 16,
+               PG_INT8 = 20,
+               PG_INT4 = 23,
+               PG_TEXT = 25,
+               PG_JSON = 114,
+               PG_UUID = 2950,
+};
 
 struct pg_array {
     struct buf bytes; /* header and elements */
@@ -22,7 +29,7 @@ void pg_array_init(struct pg_array *a, enum pg_type type);
 void pg_array_release(struct pg_array *a);
 void pg_array_reset(struct pg_array *a); /* empty it, keep the memory */
 
-void pg_array_put_text(struct pg_array *a, const char *text); /* NULL gives NULL */
+void pg_array_put_text(struct pg_array *a, const char *text); /* or JSON; NULL gives NULL */
 void pg_array_put_bytes(struct pg_array *a, const void *bytes, size_t len);
 void pg_array_put_uuid(struct pg_array *a, const char *uuid); /* text; NULL gives NULL */
 void pg_array_put_int(struct pg_array *a, int64_t value);     /* of INT4 or INT8 */

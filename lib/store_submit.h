@@ -1,5 +1,6 @@
 /*
- * task_submit_many.sql: the submits of many clients, or of one that brings many, in one statement.
+ * The submits of many clients, or of one that brings many, in one statement: task_submit_plain.sql
+ * for those that begin a session of their own, now, and task_submit_many.sql for the others.
  */
 #pragma once
 
@@ -9,12 +10,19 @@
 
 struct store_submits {
     struct pg_call call;
+    bool plain; /* which statement */
     struct pg_array columns[STORE_SUBMIT_COLUMNS];
+    unsigned int used; /* bit of each column that has a value */
     int rows;
-    size_t bytes; /* of the texts added */
+    size_t bytes;      /* of the texts added */
+    const char *agent; /* plain: of the last row */
+    int agents;        /* plain: runs of rows of one agent */
 };
 
-void store_submits_init(struct store_submits *s);
+/* May it go with task_submit_plain.sql? */
+bool store_submit_is_plain(const struct submit_row *row);
+
+void store_submits_init(struct store_submits *s, bool plain);
 void store_submits_release(struct store_submits *s);
 void store_submits_reset(struct store_submits *s);
 
@@ -25,4 +33,5 @@ void store_submits_send(struct pg *pg, struct store_submits *s, uint64_t timeout
                         pg_done_fn *done, void *owner);
 
 /* Row `at` of the result: which one was accepted, counted from 0 as they were put. */
-int store_read_submitted(PGresult *res, int at, struct accepted_row *ret_row);
+int store_read_submitted(const struct store_submits *s, PGresult *res, int at,
+                         struct accepted_row *ret_row);

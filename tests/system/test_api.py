@@ -257,6 +257,42 @@ def test_each_of_many_has_its_own_error_and_key():
         player.play(task)
 
 
+def test_many_plain_tasks_keep_what_each_of_them_said():
+    """Those that begin a session of their own: more than one statement takes, divided among connections."""
+    env.put_agent('plain', {'kind': 'echo'})
+    bodies = [{'agent': ('a', 'plain')[i // 7 % 2], 'input': i, **({'metadata': {'i': i}} if i % 3 == 0 else {}),
+               **({'priority': i % 10} if i % 5 == 0 else {}), **({'max_attempts': 9} if i % 4 == 0 else {})}
+              for i in range(400)]
+    bodies[123]['agent'] = bodies[399]['agent'] = 'nobody'
+    answer = post_many(*bodies)
+    assert answer.status == 207, answer
+    rows = answer.json['tasks']
+    assert [i for i, r in enumerate(rows) if 'error' in r] == [123, 399], rows[123]
+    assert rows[399]['error']['code'] == 'NOT_FOUND', rows[399]
+    stored = {t['task_id']: t for t in env.sql("""
+        select t.task_id, t.agent, t.input::text, t.priority, t.metadata, t.max_attempts, s.session_id, s.running,
+               r.priority as ready, extract(epoch from t.created_at) * 1000 as at,
+               ('x' || translate(left(t.task_id::text, 13), '-', ''))::bit(48)::bigint as id_ms
+        from nocturne.task t join nocturne.session s on s.session_id = t.session_id
+        join nocturne.ready r on r.task_id = t.task_id where t.agent in ('a', 'plain')""")}
+    for body, row in zip(bodies, rows):
+        if 'error' in row:
+            continue
+        task = stored[row['task_id']]
+        assert row['session_id'] == row['task_id'] == task['session_id'] == task['running'], (row, task)
+        assert row['status'] == 'queued' and STAMP.match(row['created_at']), row
+        assert re.match('[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-', row['task_id']), row
+        assert abs(float(task['at']) - task['id_ms']) < 3, task
+        assert (task['agent'], int(task['input'])) == (body['agent'], body['input']), task
+        assert task['metadata'] == body.get('metadata'), task
+        assert task['priority'] == task['ready'] == body.get('priority', 5), task
+        assert task['max_attempts'] == body.get('max_attempts', 3), task
+    assert len({r['task_id'] for r in rows if 'task_id' in r}) == 398
+    for row in rows:
+        if 'task_id' in row:
+            env.abort(row['task_id'])
+
+
 def test_bodies_of_many_that_are_refused():
     p = post_many({'agent': 'a'}, {'input': 1}, {'agent': 'a', 'input': 1, 'priority': 99, 'x': 1}
                   ).problem(400, 'INVALID_REQUEST')

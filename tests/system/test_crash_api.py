@@ -166,9 +166,10 @@ def leave_stream(matrix, _process):
 
 
 def burst(matrix, _process):
-    """Many submits at once share a statement."""
+    """Many submits at once share a statement: the plain ones, and those that name a session."""
     for i in range(24):
-        in_background(matrix.apis[-1].post, '/v1/agents/e/tasks', {'input': 'burst'}, timeout=5)
+        in_background(matrix.apis[-1].post, '/v1/agents/e/tasks',
+                      {'input': 'burst', **({'session_id': 'burst-%d' % i} if i % 2 else {})}, timeout=5)
 
 
 def look(matrix, _process):

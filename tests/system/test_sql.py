@@ -125,6 +125,8 @@ ARGUMENTS = {
                         " array[null, null], array[5, 5], array[null, null], array[null, null]::int[],"
                         " array[null, null], array['new', null], array[null, null], array[null, null],"
                         " 'default'",
+    'task_submit_plain': "array['f1', 'f2'], array[1, 2, 2], array[-9, -8, -7], array['1', '2', '3']::json[],"
+                         " array[5, 5, 4], null, array[null, null, 7], 'default'",
     'task_sweep': 'array[:d, :l]::uuid[]',
     'turn_append': "1, array[:l]::uuid[], array[:e], array[21], array[1], array[0], array[E'x\\n']",
     'turn_artifact': "1, array[:l]::uuid[], array[:e], array['n'], array['{}']",

@@ -125,7 +125,10 @@ class Work:
         return ids
 
     def submit_many(self):
-        answer = self.env.http.post('/v1/tasks', {'tasks': [{'agent': 'a', 'input': 'say one'}] * 20})
+        """Plain ones, and as many that name a session."""
+        tasks = [{'agent': 'a', 'input': 'say one', **({'session_id': 'many-%d' % i} if i % 2 else {})}
+                 for i in range(20)]
+        answer = self.env.http.post('/v1/tasks', {'tasks': tasks})
         return answer.status in (200, 202, 207, 503)
 
     def watched(self):

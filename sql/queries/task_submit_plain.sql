@@ -1,0 +1,46 @@
+-- Submit many turns of which each begins a session of its own, now, and has no options: what most
+-- clients want, and cheap, because nothing of it can meet anybody else's row. Returns place from 1, id
+-- and time of those that were accepted; for the others (an unknown agent) ask task_submit.sql. The id
+-- is also the session's.
+-- $1 text[] names of agents  $2 int[] which of them, from 1
+-- $3 bigint[] second halves of the ids: random but for the variant  $4 json[] inputs
+-- $5 int[] priorities  $6 json[] metadata  $7 int[] max_attempts  $8 text tenant
+-- $6 and $7 may be null, and their elements. Agents are probed once each, the time is taken once, ids
+-- count on from it as in nocturne.uuid7(): a row then costs little beside the three inserts.
+with c as materialized (
+    select y.at, nocturne.stamp(y.at) as stamp,
+           (extract(epoch from y.at) * 1000000)::bigint * 512 / 125 as tick
+    from (select clock_timestamp() as at offset 0) y
+), a as materialized (
+    select array_agg(x.revision order by u.n) as revisions,
+           array_agg(x.max_attempts order by u.n) as attempts
+    from unnest($1::text[]) with ordinality u(name, n)
+    left join lateral (
+        select y.revision, y.max_attempts from nocturne.agent y
+        where y.tenant = $8::text and y.name = u.name and y.deleted_at is null limit 1) x on true
+), w as materialized (
+    select u.n, u.input, u.priority, u.metadata, c.at, x.id, x.id::text as sid,
+           ($1::text[])[u.agent] as agent, a.revisions[u.agent] as revision,
+           coalesce(u.max_attempts, a.attempts[u.agent]) as attempts
+    from c cross join a
+    cross join rows from (unnest($2::int[], $3::bigint[], $4::json[], $5::int[], $6::json[],
+                                 $7::int[]),
+                          generate_series(1, cardinality($2::int[])))
+        as u(agent, tail, input, priority, metadata, max_attempts, n)
+    cross join lateral (
+        select encode(int8send(((c.tick + u.n) >> 12 << 16) | 28672 | ((c.tick + u.n) & 4095))
+                      || int8send(u.tail), 'hex')::uuid as id offset 0) x
+    where a.revisions[u.agent] is not null and u.priority between 0 and 9
+), t as (
+    insert into nocturne.task
+    select w.id, $8::text, w.agent, w.revision, w.sid, null, w.priority, w.attempts, w.input,
+           null, w.metadata, null, null, w.at
+    from w
+), s as (
+    insert into nocturne.session (tenant, session_id, agent, running, created_at, updated_at)
+    select $8::text, w.sid, w.agent, w.id, w.at, w.at from w
+), r as (
+    insert into nocturne.ready (priority, task_id)
+    select w.priority, w.id from w order by w.n
+)
+select w.n, w.id, c.stamp from w cross join c;
