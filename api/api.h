@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 struct cache;   /* api/cache.h */
+struct fetches; /* api/fetches.h */
 struct genkit;  /* api/wire/genkit.h */
 struct hub;     /* api/hub.h */
 struct submits; /* api/submits.h */
@@ -46,6 +47,7 @@ struct api {
     struct notify *notify; /* NULL: off */
     struct hub *hub;
     struct submits *submits;
+    struct fetches *fetches;
     struct waiters *waiters;
     struct cache *cache; /* terminal tasks */
     struct genkit *genkit;

@@ -8,6 +8,7 @@
 #include "cache.h"
 #include "clock.h"
 #include "config.h"
+#include "fetches.h"
 #include "hub.h"
 #include "id.h"
 #include "log.h"
@@ -111,6 +112,7 @@ static void on_idle(void *owner)
     pg_close(api->hint_pg);
     genkit_close(api->genkit);
     submits_close(api->submits);
+    fetches_close(api->fetches);
     waiters_close(api->waiters);
     cache_free(api->cache);
     hub_close(api->hub);
@@ -243,6 +245,7 @@ static void api_connect(struct api *api)
     api->pool = pgpool_new(uv, api->conf.database, PROG, api->conf.prepare, (size_t)api->conf.pool);
     api->hub = hub_new(api);
     api->submits = submits_new(api);
+    api->fetches = fetches_new(api);
     api->waiters = waiters_new(api);
     api->cache = cache_new((size_t)api->conf.task_cache);
     api->genkit = genkit_new(api);

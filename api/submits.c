@@ -11,7 +11,8 @@
  *
  * Plain submits meet nobody's rows and have a line of their own, so that they never wait for those
  * that may. Each line has two lanes, so that one batch is committed while the next one runs, and a
- * large one is shared by two processors. What comes while both are busy waits.
+ * large one is shared by two processors. What comes while both are busy waits. A plain one that
+ * comes alone goes by itself, because then its hint may ride with it.
  */
 #include "submits.h"
 
@@ -188,6 +189,14 @@ static void line_send(struct line *line)
             lane_send(&line->lanes[i], share(line, free_lanes--));
 }
 
+static bool line_is_idle(const struct line *line)
+{
+    for (int i = 0; i < LANES; i++)
+        if (line->lanes[i].state != LANE_FREE)
+            return false;
+    return true;
+}
+
 static void line_send_alone(struct line *line)
 {
     while (!list_is_empty(&line->waiting))
@@ -199,7 +208,10 @@ static void on_kick(uv_timer_t *timer)
 {
     struct submits *s = container_of(timer, struct submits, kick);
 
-    line_send(&s->plain);
+    if (s->plain.nwaiting == 1 && line_is_idle(&s->plain))
+        line_send_alone(&s->plain);
+    else
+        line_send(&s->plain);
     if (s->other.nwaiting < BATCH_MIN)
         line_send_alone(&s->other);
     else

@@ -2,6 +2,7 @@
 
 #include "cache.h"
 #include "clock.h"
+#include "fetches.h"
 #include "fields.h"
 #include "id.h"
 #include "mem.h"
@@ -489,20 +490,26 @@ void task_abort(struct request *r)
 
 /* ---- get and list ---- */
 
-static void on_got(void *owner, PGresult *res, const struct err *err)
+static void on_got(void *owner, const char *json, bool terminal, const struct err *err,
+                   const char *sqlstate)
 {
     struct request *r = owner;
-    struct err bad = *err;
-    const char *json;
-    bool terminal;
 
-    if (bad.code != ERR_OK || store_read_task(res, &json, &terminal, &bad) < 0) {
-        reply_err(r, &bad);
+    if (!json) {
+        reply_err_of(r, err, sqlstate);
         return;
     }
     if (terminal)
         cache_put(r->api->cache, r->params[0], json, strlen(json));
     reply_json(r, 200, json, strlen(json));
+}
+
+static void fetch_task(struct request *r)
+{
+    struct fetch *fetch = xcalloc(1, sizeof(*fetch));
+
+    (void)request_own(r, (char *)fetch);
+    fetches_put(r->api->fetches, fetch, r->params[0], on_got, r);
 }
 
 void task_get(struct request *r)
@@ -523,7 +530,7 @@ void task_get(struct request *r)
     else if (wait_ms > 0)
         waiters_add(r->api->waiters, r, wait_ms);
     else
-        store_task_get(pgpool_pick(r->api->pool), &r->call, r->params[0], on_got, r);
+        fetch_task(r);
 }
 
 static bool is_status(const char *text)

@@ -3,7 +3,7 @@
  *
  *   LOADING ---> PARKED ---> LOADING ---> ... ---> freed with its last waiter
  *
- * LOADING   task_get.sql for all of them; what changes meanwhile sets `again`
+ * LOADING   fetches_put() for all of them; what changes meanwhile sets `again`
  * PARKED    nothing; a hint, the sweep, a newcomer or a deadline lead back
  *
  * A failure of the database answers those who have not seen their task yet with 503; the others
@@ -12,6 +12,7 @@
 #include "waiters.h"
 
 #include "clock.h"
+#include "fetches.h"
 #include "hook.h"
 #include "list.h"
 #include "mem.h"
@@ -26,7 +27,7 @@
 
 enum wait_state {
     WAIT_PARKED,
-    WAIT_LOADING, /* task_get.sql */
+    WAIT_LOADING, /* fetches_put() */
 };
 
 struct wait {
@@ -37,7 +38,7 @@ struct wait {
     struct list members;  /* struct waiter.link */
     char task_id[ID_BYTES];
     bool again;
-    struct pg_call call;
+    struct fetch fetch;
 };
 
 /* Hangs on its request as `ud`. */
@@ -63,7 +64,8 @@ struct waiters {
     int handles;
 };
 
-static void on_loaded(void *owner, PGresult *res, const struct err *err);
+static void on_loaded(void *owner, const char *json, bool terminal, const struct err *err,
+                      const char *sqlstate);
 static void on_deadline(uv_timer_t *timer);
 static void on_poll(uv_timer_t *timer);
 
@@ -83,8 +85,7 @@ static void wait_load(struct wait *wait)
     wait_enter(wait, WAIT_LOADING);
     list_foreach (node, &wait->members)
         container_of(node, struct waiter, link)->fresh = false;
-    store_task_get(pgpool_pick(wait->waiters->api->pool), &wait->call, wait->task_id, on_loaded,
-                   wait);
+    fetches_put(wait->waiters->api->fetches, &wait->fetch, wait->task_id, on_loaded, wait);
 }
 
 static void wait_try_free(struct wait *wait)
@@ -146,47 +147,45 @@ static bool is_served(const struct waiter *waiter, bool terminal, uint64_t now_m
     return terminal || waiter->due_ms <= now_ms;
 }
 
-static void serve(struct wait *wait, PGresult *res)
+static void serve(struct wait *wait, const char *json, bool terminal)
 {
     uint64_t now_ms = clock_mono_ms();
-    struct err err;
-    const char *json = "";
-    bool terminal = false, missing = store_read_task(res, &json, &terminal, &err) < 0;
     size_t len = strlen(json);
 
     list_foreach_safe (node, &wait->members) {
         struct waiter *waiter = container_of(node, struct waiter, link);
 
         waiter->seen = true;
-        if (missing)
-            reply_err(waiter_free(waiter), &err);
-        else if (is_served(waiter, terminal, now_ms))
+        if (is_served(waiter, terminal, now_ms))
             reply_json(waiter_free(waiter), 200, json, len);
     }
 }
 
-static void fail(struct wait *wait, const struct err *err)
+/* A task that does not exist is no reason to wait. */
+static void fail(struct wait *wait, const struct err *err, const char *sqlstate)
 {
     uint64_t now_ms = clock_mono_ms();
+    bool missing = err->code == ERR_NOT_FOUND;
 
     list_foreach_safe (node, &wait->members) {
         struct waiter *waiter = container_of(node, struct waiter, link);
 
-        if (!waiter->seen || waiter->due_ms <= now_ms)
-            reply_err(waiter_free(waiter), err);
+        if (missing || !waiter->seen || waiter->due_ms <= now_ms)
+            reply_err_of(waiter_free(waiter), err, sqlstate);
     }
 }
 
-static void on_loaded(void *owner, PGresult *res, const struct err *err)
+static void on_loaded(void *owner, const char *json, bool terminal, const struct err *err,
+                      const char *sqlstate)
 {
     struct wait *wait = owner;
     bool again = wait->again;
 
     wait_enter(wait, WAIT_PARKED);
-    if (err->code == ERR_OK)
-        serve(wait, res);
+    if (json)
+        serve(wait, json, terminal);
     else
-        fail(wait, err);
+        fail(wait, err, sqlstate);
     if (again && err->code == ERR_OK && !list_is_empty(&wait->members))
         wait_load(wait);
     else

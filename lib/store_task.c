@@ -103,19 +103,22 @@ static void exec_for(struct pg *pg, struct pg_call *call, enum sql_stmt stmt, co
     pg_exec(pg, call, STORE_TASK_MS, done, owner);
 }
 
-void store_task_get(struct pg *pg, struct pg_call *call, const char *task_id, pg_done_fn *done,
-                    void *owner)
+void store_task_get(struct pg *pg, struct pg_call *call, struct pg_array *tasks,
+                    uint64_t timeout_ms, pg_done_fn *done, void *owner)
 {
-    exec_for(pg, call, SQL_TASK_GET, task_id, STORE_TENANT, done, owner);
+    pg_call_init(call, SQL_TASK_GET);
+    pg_param_array(call, tasks);
+    pg_param_text(call, STORE_TENANT);
+    pg_exec(pg, call, timeout_ms, done, owner);
 }
 
-int store_read_task(PGresult *res, const char **ret_json, bool *ret_terminal, struct err *err)
+int store_read_task(PGresult *res, int row, struct task_row *ret_row)
 {
-    if (PQntuples(res) == 0)
-        return err_set(err, ERR_NOT_FOUND, "there is no such task");
-    *ret_json = PQgetvalue(res, 0, 0);
-    *ret_terminal = column_bool(res, 0, 1);
-    return 0;
+    *ret_row = (struct task_row){
+        .json = column_text(res, row, 1),
+        .terminal = column_bool(res, row, 2),
+    };
+    return (int)column_int(res, row, 0) - 1;
 }
 
 void store_task_peek(struct pg *pg, struct pg_call *call, const char *task_id, pg_done_fn *done,

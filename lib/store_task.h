@@ -59,10 +59,14 @@ void store_task_abort(struct pg *pg, struct pg_call *call, const char *task_id, 
                       const char *actor, pg_done_fn *done, void *owner);
 int store_read_abort(PGresult *res, struct abort_row *ret_row, struct err *err);
 
-/* task_get.sql. ERR_NOT_FOUND from the reader: no such task. */
-void store_task_get(struct pg *pg, struct pg_call *call, const char *task_id, pg_done_fn *done,
-                    void *owner);
-int store_read_task(PGresult *res, const char **ret_json, bool *ret_terminal, struct err *err);
+/* task_get.sql. The reader tells which of `tasks` the row is of, from 0; not all have one. */
+struct task_row {
+    const char *json; /* NULL: no such task */
+    bool terminal;
+};
+void store_task_get(struct pg *pg, struct pg_call *call, struct pg_array *tasks,
+                    uint64_t timeout_ms, pg_done_fn *done, void *owner);
+int store_read_task(PGresult *res, int row, struct task_row *ret_row);
 
 /* task_peek.sql. ERR_NOT_FOUND from the reader: no such task. */
 void store_task_peek(struct pg *pg, struct pg_call *call, const char *task_id, pg_done_fn *done,

@@ -20,49 +20,84 @@ begin
         (select 'queued' from nocturne.task t where t.task_id = p_task)));
 end $$;
 
--- The task as the API shows it (design, §7), as JSON text. Null: no such task.
+-- Tasks as the API shows them (design, §7), as JSON text, by their place in `p_tasks` from 1. Null: no
+-- such task. Ends behind the one that passes `p_bytes` in all: ask again for the others.
+create or replace function nocturne.tasks_json(p_tasks uuid[], p_tenant text, p_bytes bigint,
+    out place int, out task text, out terminal boolean) returns setof record
+language plpgsql stable as $$
+declare
+    total bigint := 0;
+    rows cursor for
+        select u.n, case when t.task_id is not null then concat( -- not `||`: a large text is copied once
+            '{"task_id":"' || t.task_id || '","session_id":' || to_json(t.session_id),
+            ',"agent":' || to_json(t.agent) || ',"revision":' || t.revision,
+            ',"status":"' || coalesce(d.status,
+                   case when l.aborting then 'aborting' when l.epoch is not null then 'running' end,
+                   (select 'scheduled' from nocturne.due x
+                    where x.task_id = t.task_id and x.kind in ('start', 'retry') limit 1), 'queued') || '"',
+            nocturne.member('finish_reason', d.finish_reason),
+            ',"input":' || t.input,
+            nocturne.member('snapshot_id', t.snapshot_id::text),
+            nocturne.member('output', d.output) || nocturne.member('usage', d.usage),
+            nocturne.member('error', d.error) || nocturne.member('abort', d.abort),
+            nocturne.member('interrupts', d.interrupts),
+            ',"attempts":[' || coalesce(a.list, ''),
+            case when l.epoch is null then '' else
+                   case when a.list is null then '' else ',' end
+                   || '{"epoch":' || l.epoch || ',"worker":' || to_json(coalesce(w.name, ''))
+                   || ',"started_at":"' || nocturne.stamp(l.claimed_at) || '","outcome":"running"}' end,
+            '],"last_seq":' || coalesce(d.last_seq, c.last_seq, 0),
+            ',"priority":' || t.priority || ',"max_attempts":' || t.max_attempts,
+            ',"created_at":"' || nocturne.stamp(t.created_at) || '"',
+            nocturne.member('run_at', nocturne.stamp(t.run_at)),
+            nocturne.member('deadline', nocturne.stamp(t.deadline)),
+            nocturne.member('started_at', nocturne.stamp(coalesce(d.started_at, a.first, l.claimed_at))),
+            nocturne.member('finished_at', nocturne.stamp(d.finished_at)),
+            nocturne.member('parent', t.options ->> 'parent'),
+            nocturne.member('retry_of', ro.task_id::text),
+            nocturne.member('retried_by', rb.next_id::text),
+            ',"metadata":' || coalesce(t.metadata::text, '{}'), '}') end, d.task_id is not null
+        from unnest(p_tasks) with ordinality u(id, n)
+        left join lateral (select * from nocturne.task x
+                           where x.task_id = u.id and x.tenant = p_tenant limit 1) t on true
+        left join lateral (select * from nocturne.done x
+                           where x.task_id = t.task_id limit 1) d on true
+        left join lateral (select * from nocturne.retry x
+                           where x.next_id = t.task_id limit 1) ro on true
+        left join lateral (select * from nocturne.retry x
+                           where x.task_id = d.task_id limit 1) rb on true
+        left join lateral (select * from nocturne.lease x
+                           where x.task_id = t.task_id limit 1) l on true
+        left join lateral (select * from nocturne.worker x
+                           where x.worker_id = l.worker_id limit 1) w on true
+        left join lateral (
+            select x.seq_from + x.count - 1 as last_seq from nocturne.chunk x
+            where x.task_id = t.task_id and d.task_id is null
+            order by x.seq_from desc limit 1) c on true
+        cross join lateral (
+            select string_agg('{"epoch":' || x.epoch || ',"worker":' || to_json(x.worker)
+                || ',"started_at":"' || nocturne.stamp(x.started_at)
+                || '","ended_at":"' || nocturne.stamp(x.ended_at)
+                || '","outcome":' || to_json(x.outcome) || nocturne.member('error', x.error) || '}',
+                ',' order by x.epoch) as list, min(x.started_at) as first
+            from nocturne.attempts x where x.task_id = t.task_id) a;
+begin
+    open rows;
+    loop -- not `for ... in select`, which reads ahead
+        fetch rows into place, task, terminal;
+        exit when not found;
+        return next;
+        total := total + coalesce(octet_length(task), 0);
+        exit when total >= p_bytes;
+    end loop;
+    close rows;
+end $$;
+
+-- One of them. Null: no such task.
 create or replace function nocturne.task_json(p_task uuid, p_tenant text default 'default')
 returns text language plpgsql stable as $$
 begin
-    return (select '{"task_id":"' || t.task_id || '","session_id":' || to_json(t.session_id)
-        || ',"agent":' || to_json(t.agent) || ',"revision":' || t.revision
-        || ',"status":"' || coalesce(d.status, nocturne.task_status(t.task_id)) || '"'
-        || nocturne.member('finish_reason', d.finish_reason)
-        || ',"input":' || t.input
-        || nocturne.member('snapshot_id', t.snapshot_id::text)
-        || nocturne.member('output', d.output) || nocturne.member('usage', d.usage)
-        || nocturne.member('error', d.error) || nocturne.member('abort', d.abort)
-        || nocturne.member('interrupts', d.interrupts)
-        || ',"attempts":[' || coalesce(a.list, '')
-        || case when l.epoch is null then '' else
-               case when a.list is null then '' else ',' end
-               || '{"epoch":' || l.epoch || ',"worker":' || to_json(coalesce(w.name, ''))
-               || ',"started_at":"' || nocturne.stamp(l.claimed_at) || '","outcome":"running"}' end
-        || '],"last_seq":' || coalesce(d.last_seq, nocturne.last_seq(t.task_id))
-        || ',"priority":' || t.priority || ',"max_attempts":' || t.max_attempts
-        || ',"created_at":"' || nocturne.stamp(t.created_at) || '"'
-        || nocturne.member('run_at', nocturne.stamp(t.run_at))
-        || nocturne.member('deadline', nocturne.stamp(t.deadline))
-        || nocturne.member('started_at', nocturne.stamp(coalesce(d.started_at, a.first, l.claimed_at)))
-        || nocturne.member('finished_at', nocturne.stamp(d.finished_at))
-        || nocturne.member('parent', t.options ->> 'parent')
-        || nocturne.member('retry_of', ro.task_id::text)
-        || nocturne.member('retried_by', rb.next_id::text)
-        || ',"metadata":' || coalesce(t.metadata::text, '{}') || '}'
-    from nocturne.task t
-    left join nocturne.done d on d.task_id = t.task_id
-    left join nocturne.retry ro on ro.next_id = t.task_id
-    left join nocturne.retry rb on rb.task_id = d.task_id
-    left join nocturne.lease l on l.task_id = t.task_id
-    left join nocturne.worker w on w.worker_id = l.worker_id
-    cross join lateral (
-        select string_agg('{"epoch":' || x.epoch || ',"worker":' || to_json(x.worker)
-            || ',"started_at":"' || nocturne.stamp(x.started_at)
-            || '","ended_at":"' || nocturne.stamp(x.ended_at)
-            || '","outcome":' || to_json(x.outcome) || nocturne.member('error', x.error) || '}',
-            ',' order by x.epoch) as list, min(x.started_at) as first
-        from nocturne.attempts x where x.task_id = t.task_id) a
-    where t.task_id = p_task and t.tenant = p_tenant);
+    return (select x.task from nocturne.tasks_json(array[p_task], p_tenant, 0) x);
 end $$;
 
 -- The events of a task after `p_after`, one JSON object a row, as the API streams them.

@@ -374,6 +374,90 @@ def test_a_finished_task_that_was_read_is_answered_from_memory_for_two_seconds()
     assert env.task(running)['status'] == 'aborted'
 
 
+def at_once(n, function):
+    """function(i) in n threads; what they returned, in order."""
+    found, threads = [None] * n, []
+
+    def run(i):
+        found[i] = function(i)
+    for i in range(n):
+        threads.append(threading.Thread(target=run, args=(i,)))
+        threads[-1].start()
+    for thread in threads:
+        thread.join()
+    return found
+
+
+def test_reads_of_many_clients_go_together_and_are_told_apart():
+    ids = [env.submit('a', i, **({'run_at': '1h'} if i % 4 == 0 else {})) for i in range(12)] + [MISSING]
+    player.claim(ids[1])
+    wanted = {i: 'running' if n % 4 else 'scheduled' for n, i in enumerate(ids)}
+
+    def client(c):
+        wrong = []
+        with contextlib.closing(env.http.connection()) as conn:
+            for i in range(20):
+                at = (c * 5 + i) % len(ids)
+                answer = env.http.get('/v1/tasks/' + ids[at], connection=conn)
+                if ids[at] == MISSING:
+                    good = answer.status == 404 and answer.json['code'] == 'NOT_FOUND'
+                else:
+                    good = (answer.status == 200 and answer.json['input'] == at and
+                            answer.json['status'] == wanted[ids[at]])
+                wrong += [] if good else [answer]
+        return wrong
+    wrong = sum(at_once(24, client), [])
+    assert not wrong, wrong[:3]
+    for n, task in enumerate(ids[:-1]):
+        if n % 4:
+            player.end(task)
+        else:
+            env.abort(task)
+
+
+def test_a_client_reads_its_own_writes():
+    def client(c):
+        seen = []
+        with contextlib.closing(env.http.connection()) as conn:
+            for _ in range(10):
+                task = env.http.post('/v1/agents/a/tasks', {'input': c}, connection=conn).ok(202).json['task_id']
+                seen.append(env.http.get('/v1/tasks/' + task, connection=conn).ok(200).json['status'])
+                env.http.post('/v1/tasks/%s/abort' % task, {}, connection=conn).ok(202)
+                seen.append(env.http.get('/v1/tasks/' + task, connection=conn).ok(200).json['status'])
+        return seen
+    for seen in at_once(12, client):
+        assert seen == ['queued', 'aborted'] * 10, seen
+
+
+def test_a_read_that_is_refused_costs_no_other_client_its_answer():
+    task = env.submit('a', 'x')
+    other = env.api(env={'TEST_FAIL_SQL': '40001:3'})  # the first three executions of each statement
+    env.http = api.http
+    answers = at_once(40, lambda i: other.http.get('/v1/tasks/' + (task if i % 2 else MISSING)))
+    good = [a.status == (200 if i % 2 else 404) for i, a in enumerate(answers)]
+    assert good.count(False) <= 3, [a.status for a in answers]
+    other.end()
+    env.abort(task)
+
+
+def test_large_tasks_that_are_read_together():
+    """More than one statement brings."""
+    ids = [env.submit('a', i) for i in range(4)]
+
+    def read(i):
+        for _ in range(20):  # a busy machine may be too slow for the first
+            answer = env.http.get('/v1/tasks/' + ids[i % 4], timeout=20)
+            if answer.status != 503:
+                return answer.ok(200).json
+    env.execute("""update nocturne.task set metadata = json_build_object('i', input, 'x', repeat('y', 3 << 20))
+        where task_id = any(array[%s]::uuid[])""" % ','.join("'%s'" % i for i in ids))
+    for i, answer in enumerate(at_once(12, read)):
+        assert answer['task_id'] == ids[i % 4] and answer['metadata']['i'] == i % 4, i
+    env.execute("update nocturne.task set metadata = null where length(metadata::text) > 1e6")  # lists have others to show
+    for task in ids:
+        env.abort(task)
+
+
 def test_what_is_not_there_is_404():
     for path in ('/', '/v1', '/v1/', '/v2/tasks', '/v1/tasks/', '/v1/tasks/x', '/v1/tasks/' + MISSING,
                  '/v1/tasks/%s/' % MISSING, '/v1/tasks/%s/x' % MISSING, '/v1/agents/nobody',

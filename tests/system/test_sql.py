@@ -117,7 +117,7 @@ ARGUMENTS = {
     'session_get': "'default', 's5'", 'session_snapshots': "'default', 's5', null, 10",
     'snapshot_get': ":d, 'default'",
     'worker_reap': '(extract(epoch from clock_timestamp()) * 1000000)::bigint, 10000, 0',
-    'task_abort': ":r, 'why', 'me', 'default'", 'task_get': ":l, 'default'",
+    'task_abort': ":r, 'why', 'me', 'default'", 'task_get': "array[:l, :zero]::uuid[], 'default'",
     'task_peek': ":l, 'default'",
     'task_list': "'default', null, null, null, null, 20",
     'task_submit': "'f1', '\"x\"', 's7', null, null, 5, null, null, null, 'key', null, 'default', null, true",
@@ -154,7 +154,7 @@ VARIANTS = [
     ('task_abort', ":l, 'why', 'me', 'default'"),
     ('task_abort', ":due, 'why', 'me', 'default'"),
     ('task_abort', ":d, 'why', 'me', 'default'"),
-    ('task_get', ":d, 'default'"),
+    ('task_get', "array[:d]::uuid[], 'default'"),
     ('task_submit', "'f1', '\"x\"', null, null, null, 5, null, null, null, null, null, 'default', null, false"),
     ('task_submit', "'f1', '\"x\"', null, :d, null, 5, null, null, null, null, null, 'default', null, false"),
 ]
