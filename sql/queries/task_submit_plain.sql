@@ -10,7 +10,8 @@
 with c as materialized (
     select y.at, nocturne.stamp(y.at) as stamp,
            (extract(epoch from y.at) * 1000000)::bigint * 512 / 125 as tick
-    from (select clock_timestamp() as at offset 0) y
+    from (select clock_timestamp() as at, pg_current_xact_id() as xid offset 0) y
+    where y.xid is not null -- before the first seq of `ready`: turn_claim relies on that
 ), a as materialized (
     select array_agg(x.revision order by u.n) as revisions,
            array_agg(x.max_attempts order by u.n) as attempts

@@ -95,3 +95,39 @@ def test_a_turn_that_another_let_go_of_late_starts_soon():
         run_turns(300, at_once=30, but=1)
     session.run('rollback')
     ended([task])
+
+
+def test_who_makes_a_turn_ready_has_an_id_before_its_seq():
+    """What worker/watermark.h relies on. A sequence gives an id only with each 32nd value."""
+    with harness.Env() as own:
+        own.execute("""
+            create sequence without_id;
+            create function no_id() returns trigger language plpgsql as $$
+            begin
+                if pg_current_xact_id_if_assigned() is null then
+                    perform nextval('without_id');
+                end if;
+                return new;
+            end $$;
+            create trigger no_id before insert on nocturne.ready
+                for each row execute function no_id()""")
+        own.put_agent('e', {'kind': 'echo'})
+        own.modelsim()
+        own.llm_agent('m')
+        own.scheduler()
+        own.api()
+        worker = own.worker(drain='0s')
+        one = {'agent': 'e', 'input': 'x'}
+        tasks = []
+        for more in [{}] * 3 + [{'session_id': 's'}] * 3 + [{'run_at': '1s'}, {'session_id': 's'}]:
+            answer = own.http.post('/v1/tasks', {'tasks': [{**one, **more}] * 8}).ok(202).json
+            tasks += [task['task_id'] for task in answer['tasks']]
+            tasks.append(own.submit('e', 'y', **more))
+        held = own.submit('m', 'gate g then say x')
+        own.wait_status(held, 'running')
+        worker.stop()
+        own.worker()
+        own.sim.open_gate('g')
+        for task_id in tasks + [held]:
+            own.wait_task(task_id)
+        assert not own.value('select is_called from without_id')
