@@ -33,9 +33,9 @@ fenced='turn_append turn_step turn_call_claim turn_call_settle turn_artifact'
     echo task_abort
     echo task_retry
 } >"$tmp/all"
-# turn_artifact: its fence is all there is to it. worker_session, worker_watch: what they tell
+# turn_load_bare: turn_load of less. turn_artifact: its fence is all there is to it. worker_session, worker_watch: what they tell
 # worker_vanish, which the model lets happen whenever the worker is silent.
-grep -vxE 'turn_artifact|worker_session|worker_watch' "$tmp/all" | sort >"$tmp/sql"
+grep -vxE 'turn_load_bare|turn_artifact|worker_session|worker_watch' "$tmp/all" | sort >"$tmp/sql"
 diff "$tmp/model" "$tmp/sql" >"$tmp/diff"
 status=$?
 [ "$status" = 0 ] || sed -n -e 's/^</only the model has/p' -e 's/^>/the model lacks/p' "$tmp/diff"
