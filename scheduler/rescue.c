@@ -14,8 +14,8 @@
  * it is back. So death is declared only by a leader that has watched it all the time: each round
  * says when the last one saw the database, by the clock of that, and the statement judges nobody
  * when it is executed more than `every` + half the TTL later. Such a round, one that fails, and the
- * first one as leader begin a grace of a TTL, in which rounds only look; one that is late then
- * begins it anew. Half a TTL that passes unnoticed does no harm: a worker beats at least twice in a
+ * first one as leader begin a grace of a TTL, which counts from the next answer and in which rounds
+ * only look; one that is late then begins it anew. Half a TTL that passes unnoticed does no harm: a worker beats at least twice in a
  * TTL. The server's start is judged in SQL.
  *
  * A failure in any state costs a round and the grace. A crash between the two loses nothing, the
@@ -159,12 +159,15 @@ static bool watched(const struct rescue *rescue, const struct reap_row *row)
 
     if (rescue->judging)
         return row->judged;
-    return !rescue->seen_us || (since_us >= 0 && since_us <= (int64_t)patience_ms(rescue) * 1000);
+    return since_us >= 0 && since_us <= (int64_t)patience_ms(rescue) * 1000;
 }
 
+/* The first look of a grace may have waited for its answer longer than that lasts. */
 static void note_seen(struct rescue *rescue, const struct reap_row *row)
 {
-    if (!watched(rescue, row)) {
+    if (!rescue->seen_us) {
+        begin_grace(rescue);
+    } else if (!watched(rescue, row)) {
         log_line(LOG_WARN, "", "the database was away or its clock jumped: nobody is dead yet");
         begin_grace(rescue);
     }
