@@ -22,10 +22,13 @@ from harness import wait_until
 # Which programs a flow of lib/ is looked at in.
 LIB = {'pg': ('worker', 'scheduler', 'api'), 'notify': ('worker', 'scheduler', 'api'),
        'process': ('worker',), 'conn': ('api',)}
-# What does not happen without hints, or behind a pool: nothing is prepared, nobody's session is known.
-ABSENT = {'': {}, 'poll': {}, 'pgbouncer': {
-    'worker': ('pg.preparing',), 'api': ('pg.preparing',),
-    'scheduler': ('pg.preparing', 'vanish.declaring')}}
+# What does not happen: without hints nobody's session is known; without NOTIFY nothing is sent; behind a
+# pool nothing is prepared.
+NO_HINTS = {'worker': ('presence.unknown', 'presence.recording', 'presence.known'), 'api': (),
+            'scheduler': ('vanish.declaring',)}
+ABSENT = {'': {}, 'pgbouncer': {p: s + ('pg.preparing',) for p, s in NO_HINTS.items()},
+          'poll': {p: s + ('notify.idle', 'notify.gathering', 'notify.sending', 'notify.closing')
+                   for p, s in NO_HINTS.items()}}
 REACH_SECONDS = 25  # in which a program must have come to the state, on a busy machine
 
 
