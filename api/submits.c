@@ -91,14 +91,22 @@ static void on_alone(void *owner, PGresult *res, const struct err *err)
     submit->done(submit->owner, &row, &bad, "");
 }
 
+/* The time-out counts from when it came: a client is to be answered in time. */
+static uint64_t left_ms(const struct submit *submit)
+{
+    uint64_t age_ms = clock_mono_ms() - submit->since_ms;
+
+    return age_ms < STORE_TASK_MS ? STORE_TASK_MS - age_ms : 1;
+}
+
 static void submit_alone(struct submit *submit)
 {
     struct api *api = submit->submits->api;
 
     list_remove(&submit->node);
     submit->hinted = !submit->row.run_at && notify_may_ride(api->notify);
-    store_task_submit(pgpool_pick(api->pool), &submit->call, &submit->row, submit->hinted, on_alone,
-                      submit);
+    store_task_submit(pgpool_pick(api->pool), &submit->call, &submit->row, submit->hinted,
+                      left_ms(submit), on_alone, submit);
 }
 
 /* ---- together ---- */
@@ -147,11 +155,10 @@ static void on_lane(void *owner, PGresult *res, const struct err *err)
         submits_kick(lane->line->submits);
 }
 
-/* The time-out counts from when the oldest came: a client is to be answered in time. */
 static void lane_send(struct lane *lane, int most)
 {
     struct line *line = lane->line;
-    uint64_t age_ms = clock_mono_ms() - submit_of(line->waiting.next)->since_ms;
+    uint64_t timeout_ms = left_ms(submit_of(line->waiting.next)); /* of the oldest */
 
     store_submits_reset(&lane->batch);
     while (!list_is_empty(&line->waiting) && lane->batch.rows < most &&
@@ -164,8 +171,8 @@ static void lane_send(struct lane *lane, int most)
         store_submits_put(&lane->batch, &submit->row);
     }
     lane_enter(lane, LANE_SENDING);
-    store_submits_send(pgpool_pick(line->submits->api->pool), &lane->batch,
-                       age_ms < STORE_TASK_MS ? STORE_TASK_MS - age_ms : 1, on_lane, lane);
+    store_submits_send(pgpool_pick(line->submits->api->pool), &lane->batch, timeout_ms, on_lane,
+                       lane);
 }
 
 /* How many go into each of `free` lanes. Turns of one session stay together, in their order. */

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 
 void store_task_submit(struct pg *pg, struct pg_call *call, const struct submit_row *row, bool hint,
-                       pg_done_fn *done, void *owner)
+                       uint64_t timeout_ms, pg_done_fn *done, void *owner)
 {
     pg_call_init(call, SQL_TASK_SUBMIT);
     pg_param_text(call, row->agent);
@@ -20,7 +20,7 @@ void store_task_submit(struct pg *pg, struct pg_call *call, const struct submit_
     pg_param_text(call, STORE_TENANT);
     pg_param_text(call, row->print);
     pg_param_text(call, hint ? "t" : "f");
-    pg_exec(pg, call, STORE_TASK_MS, done, owner);
+    pg_exec(pg, call, timeout_ms, done, owner);
 }
 
 void store_task_resume(struct pg *pg, struct pg_call *call, const char *task_id,

@@ -30,7 +30,7 @@ struct submit_row {
 };
 /* `hint`: NOTIFY that something is ready, if it is queued. */
 void store_task_submit(struct pg *pg, struct pg_call *call, const struct submit_row *row, bool hint,
-                       pg_done_fn *done, void *owner);
+                       uint64_t timeout_ms, pg_done_fn *done, void *owner);
 
 /* task_resume.sql */
 void store_task_resume(struct pg *pg, struct pg_call *call, const char *task_id,
