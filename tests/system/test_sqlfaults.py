@@ -241,8 +241,9 @@ def run(state):
     work.wait(work.flaky)  # it has waited for its next attempts beside all that
     work.skipped()
     work.unreadable()
-    work.lost_claim()
-    work.wait_hit(work.first, 'worker_reconcile')
+    for times in range(1, TIMES + 1):  # what is done when its answer is lost is not asked for again
+        work.lost_claim()
+        work.wait_hit(work.first, 'worker_reconcile', times=times)
     work.handed_over()
     work.wait_hit(work.scheduler, 'retain_remove', 'retain_partitions', 'due_release', 'leader_hold')
     work.env.check_invariants(deadline=40)
