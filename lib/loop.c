@@ -1,6 +1,7 @@
 #include "loop.h"
 
 #include "log.h"
+#include "mem.h"
 
 #include <signal.h>
 #include <stdlib.h>
@@ -32,6 +33,7 @@ static void follow_parent(void)
 
 void loop_init(struct loop *loop, loop_stop_fn *on_stop, void *owner)
 {
+    mem_init();
     loop->signals = 0;
     loop->on_stop = on_stop;
     loop->owner = owner;

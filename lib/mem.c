@@ -1,9 +1,21 @@
 #include "mem.h"
 
+#include <malloc.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define LARGE_BYTES                                                                                \
+    (512 << 10) /* a mapping of its own; what flushes and reads grow to is smaller */
+#define KEPT_BYTES                                                                                 \
+    (4 << 20) /* free at the end of the heap, so that it does not breathe with each batch */
+
+void mem_init(void)
+{
+    mallopt(M_MMAP_THRESHOLD, LARGE_BYTES);
+    mallopt(M_TRIM_THRESHOLD, KEPT_BYTES);
+}
 
 void *xcalloc(size_t n, size_t size)
 {
