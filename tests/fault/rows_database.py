@@ -11,6 +11,7 @@ import uuid
 from http.client import HTTPException
 
 import cluster
+import fakes
 from harness import literal, wait_until
 from load import Turn
 from matrix import percentile, row, wait_for, words
@@ -289,7 +290,8 @@ class Everything:
     def __init__(self, stage):
         self.stage, self.stop, self.failed = stage, threading.Event(), []
         self.threads = [threading.Thread(target=self.run, args=(part,), daemon=True)
-                        for part in (self.agents, self.reads, self.tasks, self.genkit)]
+                        for part in (self.agents, self.reads, self.tasks, self.genkit,
+                                     self.unreadable)]
 
     def start(self):
         for thread in self.threads:
@@ -338,9 +340,21 @@ class Everything:
         http.post('/v1/tasks/%s/abort' % self.submit('wait 20000ms then say never'), {}, timeout=10)
         self.failed.append(self.submit('fail 500', max_attempts=2))
         self.submit('call keep {"name":"n","text":"1"} then say kept')
+        one = {'agent': 'all', 'input': 'say one'}
+        http.post('/v1/tasks', {'tasks': [one] * 3}, timeout=10)
+        http.post('/v1/tasks', {'tasks': [{**one, 'session_id': 'many-%d' % i} for i in range(5)]},
+                  timeout=10)
         self.submit('say later', run_at='1s')
         for failed in self.failed[:-5][-2:]:  # it has had time to
             http.post('/v1/tasks/%s/retry' % failed, {}, timeout=10)
+
+    def unreadable(self, n):
+        """A turn whose conversation cannot be read."""
+        if n % 20 == 1:
+            first = self.submit('say one')
+            self.stage.http.get('/v1/tasks/%s?wait=5s' % first, timeout=10)
+            fakes.break_conversation(self.stage, first)
+            self.submit('say two', snapshot_id=first, max_attempts=1)
 
     def genkit(self, _):
         """The same through the other wire: a turn, its snapshot, another one that is aborted."""
@@ -374,13 +388,14 @@ def statements_fail(f):
         stage.llm_agent('all', [{'type': 'interrupt', 'name': 'ask'},
                                 {'type': 'artifact', 'name': 'keep'}], max_attempts=50)
         end = stage.load.keep_busy(10, short_turn)
+        fakes.make_breakable(stage)
         everything = Everything(stage)
         everything.start()
         daemons = stage.workers + stage.schedulers + stage.apis
         wait_for(2)
         for state in STATES:
             fail_each(daemons, state, 13)
-        daemons += start_each(stage) + stop_each(stage)
+        daemons += start_each(stage) + stop_each(stage) + lose_each(stage)
         for process in daemons:
             process.proxy.heal()
         everything.end()
@@ -428,15 +443,18 @@ def start_each(stage):
     return started
 
 
+def holds_leases(stage, worker):
+    return stage.value('select count(*) from nocturne.lease l join nocturne.worker w using (worker_id) '
+                       "where w.name = '%s'" % worker.argv[worker.argv.index('--name') + 1])
+
+
 def stop_each(stage):
     """Statements of those who stop: with turns in hand, and as a leader. Returns who did."""
     stopped = []
     for state in STATES[1:3]:
         for name in ('worker_drain', 'turn_release', 'worker_leave'):
             worker = stage.worker(drain='100ms')
-            wait_until(lambda: stage.value(
-                'select count(*) from nocturne.lease l join nocturne.worker w using (worker_id) '
-                "where w.name = '%s'" % worker.argv[worker.argv.index('--name') + 1]), 20, 'its turn')
+            wait_until(lambda: holds_leases(stage, worker), 20, 'its turn')
             worker.proxy.rules(fail=name, fail_times=1, sqlstate=state)
             worker.term()
             worker.wait(20)
@@ -447,6 +465,20 @@ def stop_each(stage):
         stopped.append(stage.schedulers.pop(0))
         stage.scheduler(**{'retain-every': '1s'})
     return stopped
+
+
+def lose_each(stage):
+    """What follows the death of a worker with turns in hand. Returns who met it."""
+    scheduler = stage.schedulers[0]
+    for state in STATES[1:3]:
+        worker = stage.worker()
+        wait_until(lambda: holds_leases(stage, worker), 20, 'its turn')
+        failed = scheduler.proxy.stats()['failed']
+        scheduler.proxy.rules(fail='lease_rescue', fail_times=1, sqlstate=state)
+        stage.workers.remove(worker)
+        worker.kill()
+        wait_until(lambda: scheduler.proxy.stats()['failed'] > failed, 30, 'its rescue fails')
+    return [scheduler]
 
 
 def fail_each(daemons, state, seconds):
