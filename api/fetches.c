@@ -127,11 +127,11 @@ static void on_trip(void *owner, PGresult *res, const struct err *err)
     fetches_kick(trip->fetches);
 }
 
-/* The time-out counts from when the oldest came: a client is to be answered in time. */
 static void trip_send(struct trip *trip)
 {
     struct fetches *f = trip->fetches;
-    uint64_t age_ms = clock_mono_ms() - fetch_of(f->waiting.next)->since_ms;
+    const struct fetch *oldest = fetch_of(f->waiting.next);
+    uint64_t timeout_ms = store_task_left_ms(oldest->since_ms);
     bool alone = false;
 
     trip->n = 0;
@@ -147,8 +147,7 @@ static void trip_send(struct trip *trip)
         trip->members[trip->n++] = fetch;
     }
     fetch_enter(trip, FETCH_SENDING);
-    store_task_get(pgpool_pick(f->api->pool), &trip->call, &trip->tasks,
-                   age_ms < STORE_TASK_MS ? STORE_TASK_MS - age_ms : 1, on_trip, trip);
+    store_task_get(pgpool_pick(f->api->pool), &trip->call, &trip->tasks, timeout_ms, on_trip, trip);
 }
 
 static void on_kick(uv_timer_t *timer)

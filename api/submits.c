@@ -91,14 +91,6 @@ static void on_alone(void *owner, PGresult *res, const struct err *err)
     submit->done(submit->owner, &row, &bad, "");
 }
 
-/* The time-out counts from when it came: a client is to be answered in time. */
-static uint64_t left_ms(const struct submit *submit)
-{
-    uint64_t age_ms = clock_mono_ms() - submit->since_ms;
-
-    return age_ms < STORE_TASK_MS ? STORE_TASK_MS - age_ms : 1;
-}
-
 static void submit_alone(struct submit *submit)
 {
     struct api *api = submit->submits->api;
@@ -106,7 +98,7 @@ static void submit_alone(struct submit *submit)
     list_remove(&submit->node);
     submit->hinted = !submit->row.run_at && notify_may_ride(api->notify);
     store_task_submit(pgpool_pick(api->pool), &submit->call, &submit->row, submit->hinted,
-                      left_ms(submit), on_alone, submit);
+                      store_task_left_ms(submit->since_ms), on_alone, submit);
 }
 
 /* ---- together ---- */
@@ -158,7 +150,8 @@ static void on_lane(void *owner, PGresult *res, const struct err *err)
 static void lane_send(struct lane *lane, int most)
 {
     struct line *line = lane->line;
-    uint64_t timeout_ms = left_ms(submit_of(line->waiting.next)); /* of the oldest */
+    const struct submit *oldest = submit_of(line->waiting.next);
+    uint64_t timeout_ms = store_task_left_ms(oldest->since_ms);
 
     store_submits_reset(&lane->batch);
     while (!list_is_empty(&line->waiting) && lane->batch.rows < most &&

@@ -1,6 +1,15 @@
 #include "store_task.h"
 
+#include "clock.h"
+
 #include <stdlib.h>
+
+uint64_t store_task_left_ms(uint64_t since_ms)
+{
+    uint64_t age_ms = clock_mono_ms() - since_ms;
+
+    return age_ms < STORE_TASK_MS ? STORE_TASK_MS - age_ms : 1;
+}
 
 void store_task_submit(struct pg *pg, struct pg_call *call, const struct submit_row *row, bool hint,
                        uint64_t timeout_ms, pg_done_fn *done, void *owner)

@@ -28,6 +28,10 @@ struct submit_row {
     const char *max_attempts; /* number as text */
     const char *key, *options, *print;
 };
+/* What is left of STORE_TASK_MS for a client who came at `since_ms` (clock_mono_ms()): it is to be
+ * answered in time, however often it is asked for. At least 1. */
+uint64_t store_task_left_ms(uint64_t since_ms);
+
 /* `hint`: NOTIFY that something is ready, if it is queued. */
 void store_task_submit(struct pg *pg, struct pg_call *call, const struct submit_row *row, bool hint,
                        uint64_t timeout_ms, pg_done_fn *done, void *owner);

@@ -570,10 +570,19 @@ static void on_agent(void *owner, const struct agent *agent, const struct err *e
     }
 }
 
-static void copy_load(struct turn *turn, const struct load_row *load)
+/* NULL when there is none, or it cannot be read; the first that cannot is told in `unreadable`. */
+static cJSON *read_stored(struct turn *turn, const char *text)
 {
     struct err err;
+    cJSON *value = text ? json_parse(text, strlen(text), &err) : NULL;
 
+    if (text && !value && !turn->unreadable)
+        turn->unreadable = xstrdup(err.msg);
+    return value;
+}
+
+static void copy_load(struct turn *turn, const struct load_row *load)
+{
     turn->tenant = xstrdup(load->tenant);
     turn->agent_name = xstrdup(load->agent);
     turn->session_id = xstrdup(load->session_id);
@@ -592,12 +601,8 @@ static void copy_load(struct turn *turn, const struct load_row *load)
     turn->calls_done = xstrdup(load->calls);
     turn->seq = load->last_seq;
     turn->unreadable = xstrdup(load->unreadable);
-    if (load->custom && !(turn->custom = json_parse(load->custom, strlen(load->custom), &err)))
-        turn->unreadable = xstrdup(err.msg);
-    if (load->artifacts &&
-        !(turn->artifacts = json_parse(load->artifacts, strlen(load->artifacts), &err)) &&
-        !turn->unreadable)
-        turn->unreadable = xstrdup(err.msg);
+    turn->custom = read_stored(turn, load->custom);
+    turn->artifacts = read_stored(turn, load->artifacts);
 }
 
 /* Maybe another worker, or the same one later, can read it. */
