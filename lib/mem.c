@@ -6,10 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LARGE_BYTES                                                                                \
-    (512 << 10) /* a mapping of its own; what flushes and reads grow to is smaller */
-#define KEPT_BYTES                                                                                 \
-    (4 << 20) /* free at the end of the heap, so that it does not breathe with each batch */
+#define LARGE_BYTES (512 << 10) /* has a mapping of its own; usual batches are smaller */
+#define KEPT_BYTES  (4 << 20)   /* free at the heap's end, which does not breathe with each batch */
 
 void mem_init(void)
 {

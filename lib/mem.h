@@ -7,8 +7,8 @@
 
 #include <stddef.h>
 
-/* Once a process: what is large goes back to the system when it is released. Otherwise the first ones
- * that are freed make glibc keep the next in the heap, with holes between them. */
+/* Once a process: what is large goes back to the system when it is released. Otherwise the first
+ * ones that are freed make glibc keep the next in the heap, with holes between them. */
 void mem_init(void);
 
 void *xcalloc(size_t n, size_t size); /* zeroed */

@@ -13,9 +13,9 @@
 
 /*
  * Bring the database to the schema of this program; `*ret_applied` is the number of migrations
- * that were missing, the functions counted as one. Changes nothing, and fails with ERR_CONFLICT, when an applied migration's
- * text differs from ours or the database is newer than this program. When a migration fails,
- * those before it stay applied.
+ * that were missing, the functions counted as one. Changes nothing, and fails with ERR_CONFLICT,
+ * when an applied migration's text differs from ours or the database is newer than this program.
+ * When a migration fails, those before it stay applied.
  */
 int migrate_apply(const char *conninfo, int *ret_applied, struct err *err);
 

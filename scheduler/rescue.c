@@ -15,8 +15,8 @@
  * says when the last one saw the database, by the clock of that, and the statement judges nobody
  * when it is executed more than `every` + half the TTL later. Such a round, one that fails, and the
  * first one as leader begin a grace of a TTL, which counts from the next answer and in which rounds
- * only look; one that is late then begins it anew. Half a TTL that passes unnoticed does no harm: a worker beats at least twice in a
- * TTL. The server's start is judged in SQL.
+ * only look; one that is late then begins it anew. Half a TTL that passes unnoticed does no harm: a
+ * worker beats at least twice in a TTL. The server's start is judged in SQL.
  *
  * A failure in any state costs a round and the grace. A crash between the two loses nothing, the
  * dead stay dead. A worker that only seemed dead is fenced: its row says so in every statement of

@@ -40,7 +40,8 @@ struct heartbeat *heartbeat_new(uv_loop_t *loop, struct pg *pg, struct pg *spare
 void heartbeat_close(struct heartbeat *hb); /* after the connection */
 
 bool heartbeat_is_fenced(const struct heartbeat *hb); /* or not registered yet */
-void heartbeat_count(
-    struct heartbeat *hb);                 /* a lease may be left that no turn is for: count them */
-void heartbeat_soon(struct heartbeat *hb); /* beat now and twice more: how many leases are ours? */
+/* A lease may be left that no turn is for: let the next beats count them. */
+void heartbeat_count(struct heartbeat *hb);
+/* The same, and beat now and twice more. */
+void heartbeat_soon(struct heartbeat *hb);
 void heartbeat_stop(struct heartbeat *hb); /* beat no more */

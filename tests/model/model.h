@@ -137,12 +137,12 @@ extern enum mutant mutant;
     X(task_abort)                                                                                  \
     X(task_retry)                                                                                  \
     X(worker_register)                                                                             \
-    X(worker_beat) X(worker_controls) X(worker_drain) X(worker_leave) X(worker_reap)               \
-        X(worker_vanish) X(worker_reconcile) X(lease_rescue) X(due_release) X(turn_claim)          \
-            X(turn_load) X(turn_append) X(turn_step) X(turn_call_claim) X(turn_call_settle)        \
-                X(turn_complete) X(turn_retry) X(turn_release) X(turn_fate) X(STATEMENTS) X(lost)  \
-                    X(given_up) X(late) X(begins) X(broken_off) X(crash) X(fence) X(runs_out)      \
-                        X(tool) X(drain)
+    X(worker_beat)                                                                                 \
+    X(worker_controls) X(worker_drain) X(worker_leave) X(worker_reap) X(worker_vanish)             \
+        X(worker_reconcile) X(lease_rescue) X(due_release) X(turn_claim) X(turn_load)              \
+            X(turn_append) X(turn_step) X(turn_call_claim) X(turn_call_settle) X(turn_complete)    \
+                X(turn_retry) X(turn_release) X(turn_fate) X(STATEMENTS) X(lost) X(given_up)       \
+                    X(late) X(begins) X(broken_off) X(crash) X(fence) X(runs_out) X(tool) X(drain)
 enum step {
 #define X(name) STEP_##name,
     STEPS(X)
