@@ -45,6 +45,20 @@ def test_the_checksums_are_those_of_the_files():
         assert made.sql(columns) == copied.sql(columns)
 
 
+def test_long_values_are_compressed_by_lz4():
+    """A turn's end stores its text four times; by pglz a thousand ends hold up everybody (009_lz4.sql)."""
+    with empty() as env:
+        if 'lz4' not in env.value("select array_to_string(enumvals, ' ') from pg_settings where name = 'default_toast_compression'"):
+            return
+        env.cli('migrate')
+        env.execute('select nocturne.make_partitions(9)')
+        others = env.execute("""select attrelid::regclass || '.' || attname from pg_attribute join pg_class c on c.oid = attrelid
+            where relnamespace = 'nocturne'::regnamespace and relkind in ('r', 'p') and attnum > 0 and not attisdropped
+            and atttypid in ('json'::regtype, 'jsonb'::regtype, 'text'::regtype) and attcompression <> 'l'""")
+        assert not others, others
+        assert env.value("select count(*) from pg_class where relname like 'chunk_20%'") >= 9
+
+
 def test_two_at_once_both_succeed_and_one_works():
     with empty() as env:
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
