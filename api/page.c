@@ -46,6 +46,7 @@ static void page_reply(struct page *page, struct request *r, PGresult *res)
 {
     BUF_AUTO(out, BUF_MAX);
     int rows = store_rows(res), shown = rows > page->limit ? (int)page->limit : rows;
+    int last = shown - 1; /* before which the next page begins */
     int rc = json_open(&out, '{');
 
     rc |= json_put_key(&out, page->name);
@@ -56,11 +57,11 @@ static void page_reply(struct page *page, struct request *r, PGresult *res)
         if (item)
             rc |= json_put_raw(&out, item, strlen(item));
         else
-            shown = i; /* the rest is too much for one answer */
+            shown = last = i; /* it ends early */
     }
     rc |= json_close(&out, ']');
     if (rows > shown) {
-        page_keep(page, page->cursor, store_read_key(res, shown - 1));
+        page_keep(page, page->cursor, store_read_key(res, last));
         buf_truncate(&page->next, page->next.len - 1);
         rc |= json_put_member_str(&out, "next", page->next.data);
     }

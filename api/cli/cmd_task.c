@@ -210,9 +210,11 @@ static int take_page(struct client *client, const cJSON *page, int64_t max, stru
     return n;
 }
 
+/* A page may be empty and followed by another: few tasks match, and it had looked at many. */
 static int list_pages(struct client *client, struct buf *path, int64_t limit, struct buf *json)
 {
     int64_t got = 0;
+    bool first = true;
     int rc, n;
 
     while (got < limit) {
@@ -221,12 +223,13 @@ static int list_pages(struct client *client, struct buf *path, int64_t limit, st
         JSON_AUTO(page) = parse_reply(client);
         const char *next = json_str_or(page, "next", "");
 
-        if (!client->json && got == 0)
+        if (!client->json && first)
             task_print_line(&client->term, NULL);
+        first = false;
         if (!page || (n = take_page(client, page, limit - got, json)) < 0)
             return CLI_FAILED;
         got += n;
-        if (*next != '/' || n == 0)
+        if (*next != '/' || !strcmp(next, path->data))
             break;
         buf_reset(path);
         if (buf_puts(path, next) < 0)

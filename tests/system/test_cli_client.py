@@ -506,6 +506,15 @@ class Others(Case):
                          ["/v1/tasks?limit=200&status=completed&agent=a%20b&session_id=s%261",
                           "/v1/tasks?before=x"])
 
+    def test_list_goes_on_behind_an_empty_page(self):
+        self.fake.answers["GET /v1/tasks"] = [
+            (200, {"tasks": [], "next": "/v1/tasks?before=%d" % i}) for i in (1, 2)] + [
+            (200, {"tasks": [self.fake.task]})]
+        lines = self.run_cli("list").stdout.splitlines()
+        self.assertEqual(len(lines), 2, lines)
+        self.fake.answers["GET /v1/tasks"] = [(200, {"tasks": [], "next": "/v1/tasks?limit=50"})] * 2
+        self.assertEqual(self.run_cli("list", "--limit", "50").returncode, 0, "a next that leads nowhere")
+
     def test_list_is_a_table(self):
         self.fake.answers["GET /v1/tasks"] = [(200, {"tasks": [self.fake.task]})]
         lines = self.run_cli("list").stdout.splitlines()
