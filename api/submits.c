@@ -80,15 +80,17 @@ static void submits_kick(struct submits *s)
 static void on_alone(void *owner, PGresult *res, const struct err *err)
 {
     struct submit *submit = owner;
+    struct pg_call *call = submit->call;
     struct accepted_row row;
     struct err bad = *err;
 
     if (bad.code != ERR_OK || store_read_accepted(res, &row, &bad) < 0) {
-        submit->done(submit->owner, NULL, &bad, submit->call.sqlstate);
-        return;
+        submit->done(submit->owner, NULL, &bad, call->sqlstate);
+    } else {
+        row.hinted = submit->hinted;
+        submit->done(submit->owner, &row, &bad, "");
     }
-    row.hinted = submit->hinted;
-    submit->done(submit->owner, &row, &bad, "");
+    free(call);
 }
 
 static void submit_alone(struct submit *submit)
@@ -97,7 +99,8 @@ static void submit_alone(struct submit *submit)
 
     list_remove(&submit->node);
     submit->hinted = !submit->row.run_at && notify_may_ride(api->notify);
-    store_task_submit(pgpool_pick(api->pool), &submit->call, &submit->row, submit->hinted,
+    submit->call = xcalloc(1, sizeof(*submit->call));
+    store_task_submit(pgpool_pick(api->pool), submit->call, &submit->row, submit->hinted,
                       store_task_left_ms(submit->since_ms), on_alone, submit);
 }
 

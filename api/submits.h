@@ -18,7 +18,7 @@ struct submit {
     struct submit_row row;
     struct list node;
     struct submits *submits;
-    struct pg_call call; /* when it goes by itself */
+    struct pg_call *call; /* when it goes by itself */
     uint64_t since_ms;
     bool hinted; /* its transaction has told the workers, if it is queued */
     submit_done_fn *done;

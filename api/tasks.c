@@ -226,12 +226,13 @@ void task_submit(struct request *r)
 struct many {
     size_t n, left, refused;
     struct one *ones;
+    struct buf answers; /* JSON objects, as they come */
 };
 
 struct one {
     struct request *request;
     struct submit submit;
-    char *answer; /* JSON object */
+    size_t answer, len; /* where it is among the answers */
 };
 
 static void reply_many(struct request *r, struct many *many)
@@ -242,9 +243,10 @@ static void reply_many(struct request *r, struct many *many)
     json_put_key(&out, "tasks");
     json_open(&out, '[');
     for (size_t i = 0; i < many->n; i++)
-        (void)json_put_raw(&out, many->ones[i].answer, strlen(many->ones[i].answer));
+        (void)json_put_raw(&out, many->answers.data + many->ones[i].answer, many->ones[i].len);
     json_close(&out, ']');
     json_close(&out, '}');
+    buf_release(&many->answers);
     reply_json(r, many->refused ? 207 : 202, out.data, out.len);
 }
 
@@ -254,21 +256,22 @@ static void on_one(void *owner, const struct accepted_row *row, const struct err
     struct one *one = owner;
     struct request *r = one->request;
     struct many *many = r->ud;
-    struct buf out = BUF_INIT(BUF_MAX);
+    struct buf *out = &many->answers;
 
-    json_open(&out, '{');
+    one->answer = out->len + (out->len > 0); /* behind the comma */
+    json_open(out, '{');
     if (row) {
         count_accepted(r, row);
-        put_accepted(&out, row);
+        put_accepted(out, row);
         if (row->replayed)
-            json_put_member_raw(&out, "replayed", "true");
+            json_put_member_raw(out, "replayed", "true");
     } else {
         many->refused++;
-        json_put_key(&out, "error");
-        reply_put_err(r, err, sqlstate, &out);
+        json_put_key(out, "error");
+        reply_put_err(r, err, sqlstate, out);
     }
-    json_close(&out, '}');
-    one->answer = request_own(r, buf_detach(&out));
+    json_close(out, '}');
+    one->len = out->len - one->answer;
     if (--many->left == 0)
         reply_many(r, many);
 }
@@ -330,6 +333,7 @@ void task_submit_many(struct request *r)
     }
     r->ud = many = xcalloc(1, sizeof(*many));
     (void)request_own(r, (char *)many);
+    buf_init(&many->answers, BUF_MAX);
     many->n = many->left = (size_t)cJSON_GetArraySize(body.tasks);
     many->ones = xcalloc(many->n, sizeof(*many->ones));
     (void)request_own(r, (char *)many->ones);

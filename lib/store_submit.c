@@ -41,6 +41,7 @@ bool store_submit_is_plain(const struct submit_row *row)
 void store_submits_init(struct store_submits *s, bool plain)
 {
     s->plain = plain;
+    s->nrandom = 0;
     for (int c = 0; c < column_count(s); c++)
         pg_array_init(&s->columns[c], plain ? plain_types[c] : many_types[c]);
     store_submits_reset(s);
@@ -87,12 +88,13 @@ static void put_number(struct store_submits *s, int column, const char *text)
 }
 
 /* The second half of a UUID: random, behind the variant of RFC 9562. */
-static int64_t random_tail(void)
+static int64_t random_tail(struct store_submits *s)
 {
-    uint64_t tail;
-
-    id_random(&tail, sizeof(tail));
-    return (int64_t)(tail >> 2 | UINT64_C(1) << 63);
+    if (s->nrandom == 0) {
+        id_random(s->random, sizeof(s->random));
+        s->nrandom = STORE_SUBMIT_RANDOM;
+    }
+    return (int64_t)(s->random[--s->nrandom] >> 2 | UINT64_C(1) << 63);
 }
 
 static void put_plain(struct store_submits *s, const struct submit_row *row)
@@ -103,7 +105,7 @@ static void put_plain(struct store_submits *s, const struct submit_row *row)
         s->agents++;
     }
     put_int(s, PLAIN_AGENT, s->agents);
-    put_int(s, PLAIN_TAIL, random_tail());
+    put_int(s, PLAIN_TAIL, random_tail(s));
     put_text(s, PLAIN_INPUT, row->input);
     put_int(s, PLAIN_PRIORITY, row->priority);
     put_text(s, PLAIN_METADATA, row->metadata);

@@ -8,15 +8,19 @@
 
 #define STORE_SUBMIT_COLUMNS 12
 
+#define STORE_SUBMIT_RANDOM 32 /* 256 bytes: the kernel gives them at once */
+
 struct store_submits {
     struct pg_call call;
     bool plain; /* which statement */
     struct pg_array columns[STORE_SUBMIT_COLUMNS];
     unsigned int used; /* bit of each column that has a value */
     int rows;
-    size_t bytes;      /* of the texts added */
-    const char *agent; /* plain: of the last row */
-    int agents;        /* plain: runs of rows of one agent */
+    size_t bytes;                         /* of the texts added */
+    const char *agent;                    /* plain: of the last row */
+    int agents;                           /* plain: runs of rows of one agent */
+    uint64_t random[STORE_SUBMIT_RANDOM]; /* plain: asked of the kernel together, */
+    int nrandom;                          /* and not used yet */
 };
 
 /* May it go with task_submit_plain.sql? */
