@@ -6,7 +6,8 @@
 #include <string.h>
 
 #define STEP        4   /* rows that are walked over rather than asked where to begin */
-#define PATIENCE_MS 300 /* a transaction that takes longer is late */
+#define PATIENCE_MS 300 /* a transaction that takes longer is late, */
+#define PATIENCE_TX 100 /* and one since whose beginning so many others have begun */
 
 void watermark_reset(struct watermark *m)
 {
@@ -110,14 +111,13 @@ static bool is_late(const struct watermark *m, int64_t id)
     return false;
 }
 
-/* Who else may bring rows up to the first of `known` is late from now on. Returns whether all fit.
- */
-static bool put_late(struct watermark *m, const char *ids)
+/* Whose id is below is late from now on. Returns whether all fit. */
+static bool put_late(struct watermark *m, const char *ids, int64_t below_id)
 {
     int nlate = m->nlate;
 
     for (int64_t id; (id = next_id(&ids));) {
-        if (id >= m->known[0].below_id || is_late(m, id))
+        if (id >= below_id || is_late(m, id))
             continue;
         if (nlate == WATERMARK_LATE)
             return false;
@@ -136,12 +136,14 @@ static int settled(struct watermark *m, const char *ids, uint64_t now_ms)
     const char *rest = ids;
     int n = 0;
 
+    (void)put_late(m, ids, m->known[0].below_id - PATIENCE_TX);
     for (int64_t id; (id = next_id(&rest));)
         if (id < oldest && !is_late(m, id))
             oldest = id;
     while (n < m->nknown && m->known[n].below_id <= oldest)
         n++;
-    if (n == 0 && now_ms - m->known[0].since_ms >= PATIENCE_MS && put_late(m, ids))
+    if (n == 0 && now_ms - m->known[0].since_ms >= PATIENCE_MS &&
+        put_late(m, ids, m->known[0].below_id))
         n = 1;
     return n;
 }

@@ -7,9 +7,9 @@
  * seq. So rows up to the newest seq, read before a claim got its own id, come from transactions
  * with smaller ids only; and when the snapshot of a later claim shows none of those under way, all
  * of these rows are there to see, and the first that it shows is where to begin. A transaction that
- * takes longer is remembered as late, with the place where its rows may be at the lowest: when a
- * snapshot shows that it has ended the next claims begin there. One that is idle for hours costs
- * nothing.
+ * is old, or takes long, is remembered as late, with the place where its rows may be at the lowest:
+ * when a snapshot shows that it has ended the next claims begin there. One that is idle for hours
+ * costs nothing.
  *
  * What this relies on could break unseen (a crash or a failover behind a pool, after which
  * sequences and ids begin again a little lower), so a claim a minute begins at zero.

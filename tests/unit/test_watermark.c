@@ -209,6 +209,22 @@ static void test_a_late_commit_is_found_at_once(void **state)
     assert_int_equal(m.nlate, 0);
 }
 
+static void test_a_worker_that_begins_under_an_old_transaction_learns_at_once(void **state)
+{
+    static struct watermark before, m;
+
+    (void)state;
+    setup(1);
+    watermark_reset(&before);
+    (void)begin(); /* and stays open */
+    some_turns(&before, 1000, 5);
+    walked = 0;
+    watermark_reset(&m);
+    some_turns(&m, 50, 5); /* in 250 ms */
+    assert_int_equal(m.nlate, 1);
+    assert_in_range(walked, 0, 3 * 1000 + 300);
+}
+
 static void test_more_late_ones_than_fit_cost_time_only(void **state)
 {
     static struct watermark m;
@@ -312,6 +328,7 @@ int main(void)
         cmocka_unit_test(test_dead_rows_are_not_walked_over_again),
         cmocka_unit_test(test_one_that_only_others_claim_costs_nothing),
         cmocka_unit_test(test_a_late_commit_is_found_at_once),
+        cmocka_unit_test(test_a_worker_that_begins_under_an_old_transaction_learns_at_once),
         cmocka_unit_test(test_more_late_ones_than_fit_cost_time_only),
         cmocka_unit_test(test_two_rows_of_a_range_that_others_let_go_are_found),
         cmocka_unit_test(test_a_server_with_another_history_is_searched_from_the_beginning),
