@@ -215,7 +215,19 @@ def stream(bench, streams, tokens, every_ms, width=0, ramp=None):
                        worker_mib=round(machine.rss(worker.pid) / 2**20, 1),
                        api_mib=round(machine.rss(api.pid) / 2**20, 1),
                        lost=figures['missing'])
+        rows = env.sql('select count(*) as n, sum(count) as events from nocturne.chunk')[0]
+        figures['events_per_row'] = round(rows['events'] / rows['n'], 2)
         return figures
+
+
+def curve(bench, counts, seconds, every_ms):
+    """What the flush makes of more and more streams: the age of a token, events a row, CPU a token."""
+    points = []
+    for n in counts:
+        figures = stream(bench, n, round(seconds * 1000 / every_ms), every_ms)
+        points.append({'streams': n, **{p: figures['age_ms'][p] for p in ('p50', 'p99')}, 'events_per_row': figures['events_per_row'], **{
+            name + '_us': round(cpu * 1e6 / figures['tokens'], 1) for name, cpu in figures['cpu_s'].items() if name != 'model'}})
+    return {'every_ms': every_ms, 'points': points}
 
 
 def rate(figures):
@@ -464,8 +476,9 @@ def claim_env(bench):
         yield env
 
 
-def pinned(bench, turns, sample, rounds):
-    """A claim on fresh tables, and where `turns` turns ran under a transaction that stays open, in turn."""
+def pinned(bench, turns, sample, rounds, pin_s=0):
+    """A claim on fresh tables, and where `turns` turns ran under a transaction that stays open, in turn. They run
+    as fast as they can, or in slices over pin_s seconds, while a worker waits for more as it would all day."""
     found = {'fresh': [], 'after': []}
     with claim_env(bench) as env:
         pin = env.psql()
@@ -473,7 +486,12 @@ def pinned(bench, turns, sample, rounds):
         pin.run('select txid_current()')
         since, done = time.monotonic(), 0
         while done < turns:
-            done += drain_in(bench, env, min(20000, turns - done))['n']
+            began = time.monotonic()
+            done += drain_in(bench, env, min(turns // 60 if pin_s else 20000, turns - done))['n']
+            if pin_s:
+                with_worker = env.worker()
+                time.sleep(max(0, pin_s / 60 - (time.monotonic() - began)))
+                with_worker.end()
         for _ in range(rounds):
             with claim_env(bench) as fresh:
                 found['fresh'].append(sampled_claims(bench, fresh, sample))

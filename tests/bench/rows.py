@@ -180,11 +180,22 @@ def evaluate(record):
         try:
             ours, beside, ratio, target, met = row(results)
         except Absent as e:
-            if str(e) == 'ours: not run':
+            if str(e).startswith('ours') and str(e).endswith(': not run'):
                 continue  # --only
             ours, beside, ratio, target, met = '-', str(e), None, '', None
         out.append({'what': what, 'ours': ours, 'beside': beside, 'ratio': ratio, 'target': target, 'met': met})
     return out
+
+
+def curve(record):
+    """What the flush does with more streams, as lines of markdown."""
+    lines = []
+    for run in record['results'].get('curve', {}).get('ours', []):
+        lines += ['', '| streams, a token every %d ms | age p50, ms | p99 | events a row | CPU a token, us: worker | api | PostgreSQL |' % run['every_ms'],
+                  '|--:|--:|--:|--:|--:|--:|--:|']
+        lines += ['| %s | %.1f | %.1f | %.2f | %.1f | %.1f | %.1f |' % tuple([number(p['streams'])] + [
+            p[k] for k in ('p50', 'p99', 'events_per_row', 'worker_us', 'api_us', 'postgres_us')]) for p in run['points']]
+    return lines
 
 
 def table(record):
@@ -196,6 +207,7 @@ def table(record):
     widths = [max(len(c[i]) for c in cells) for i in range(6)]
     lines = ['| ' + ' | '.join(c.ljust(w) for c, w in zip(row, widths)) + ' |' for row in cells]
     lines.insert(1, '|' + '|'.join('-' * (w + 2) for w in widths) + '|')
+    lines += curve(record)
     m, sizes, busy = record['machine'], record['sizes'], record['busy_before_each']
     lines += ['', '%s, %d CPUs, %s GiB, Linux %s, PostgreSQL %s, commit %s%s, %s.' % (
         m['cpu'], m['cpus'], m['memory_gib'], m['kernel'], record['postgres']['server_version'].split()[0], m['commit'],
