@@ -20,17 +20,17 @@ with c as materialized (
         select y.revision, y.max_attempts from nocturne.agent y
         where y.tenant = $8::text and y.name = u.name and y.deleted_at is null limit 1) x on true
 ), w as materialized (
-    select u.n, u.input, u.priority, u.metadata, c.at, x.id, x.id::text as sid,
+    select u.n, u.input, u.priority, u.metadata, c.at, u.id, u.id::text as sid,
            ($1::text[])[u.agent] as agent, a.revisions[u.agent] as revision,
            coalesce(u.max_attempts, a.attempts[u.agent]) as attempts
-    from c cross join a
-    cross join rows from (unnest($2::int[], $3::bigint[], $4::json[], $5::int[], $6::json[],
-                                 $7::int[]),
-                          generate_series(1, cardinality($2::int[])))
-        as u(agent, tail, input, priority, metadata, max_attempts, n)
-    cross join lateral (
-        select encode(int8send(((c.tick + u.n) >> 12 << 16) | 28672 | ((c.tick + u.n) & 4095))
-                      || int8send(u.tail), 'hex')::uuid as id offset 0) x
+    from c cross join a cross join ( -- unnested in a select list, which needs no tuplestore
+        select u.*, encode(int8send(((c.tick + u.n) >> 12 << 16) | 28672 | ((c.tick + u.n) & 4095))
+                           || int8send(u.tail), 'hex')::uuid as id
+        from c cross join (
+            select unnest($2::int[]) as agent, unnest($3::bigint[]) as tail,
+                   unnest($4::json[]) as input, unnest($5::int[]) as priority,
+                   unnest($6::json[]) as metadata, unnest($7::int[]) as max_attempts,
+                   generate_series(1, cardinality($2::int[])) as n) u offset 0) u
     where a.revisions[u.agent] is not null and u.priority between 0 and 9
 ), t as (
     insert into nocturne.task
