@@ -46,7 +46,7 @@ class Usage:
         seconds = time.monotonic() - self.at
         found = {n: round(machine.cpu(p.pid) - self.cpu[n], 3) for n, p in self.processes.items()}
         found['postgres'] = round(self.bench.server.cpu() - self.pg, 2)
-        return {'wal_bytes': self.bench.server.wal() - self.wal, 'wall_s': round(seconds, 3), 'cpu_s': found}
+        return {'wal_from': self.wal, 'wal_bytes': self.bench.server.wal() - self.wal, 'wall_s': round(seconds, 3), 'cpu_s': found}
 
 
 def api_port(env):
@@ -127,6 +127,7 @@ def drain_in(bench, env, n, queued=0, **settings):
     figures = {'n': n, 'per_s': round((n + queued) / seconds, 1), 'worker_cpu_s': machine.cpu(worker.pid),
                'worker_mib': round(machine.rss(worker.pid) / 2**20, 1), **used.read()}
     figures['wal_per_turn'] = round(figures['wal_bytes'] / n)
+    figures['wal_images_per_turn'] = round(bench.server.wal_images(used.wal, used.wal + figures['wal_bytes']) / n)
     ended = env.value("select count(*) from nocturne.attempts where task_id >= '%s' and outcome = 'completed'" % first)
     if ended != n + queued:
         raise RuntimeError('%d of %d turns completed' % (ended, n + queued))

@@ -22,6 +22,8 @@ class Results:
         values = []
         for run in runs:
             for key in path:
+                if key not in run:
+                    raise Absent('%s: no %s' % (name, key))
                 run = run[key]
             values.append(run)
         return statistics.median(values)
@@ -119,12 +121,12 @@ def poll(phase, other, target):
 
 
 def wal_turn(r):
-    mine = r.median('drain', 'ours', 'wal_per_turn')
+    mine, images = r.median('drain', 'ours', 'wal_per_turn'), r.median('drain', 'ours', 'wal_images_per_turn')
     try:
-        beside = 'graphile %d B a no-op' % r.median('drain', 'graphile', 'wal_bytes_per_job')
+        beside = 'graphile %d B a no-op (%d images)' % tuple(r.median('drain', 'graphile', 'wal_%s_per_job' % what) for what in ('bytes', 'images'))
     except Absent as e:
         beside = str(e)
-    return '%d B' % mine, beside, None, '<= 1,331 B', mine <= 1331
+    return '%d B (%d page images)' % (mine, images), beside, None, '<= 1,331 B', mine <= 1331
 
 
 def wal_token(r):

@@ -1,6 +1,7 @@
 """One PostgreSQL for ours and the peers: on TCP, durable, and large enough not to be the subject."""
 import os
 import re
+import subprocess
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -51,6 +52,19 @@ class Server(cluster.Cluster):
     def wal(self):
         """Bytes of WAL so far."""
         return int(self.psql('postgres', "select pg_current_wal_insert_lsn() - '0/0'::pg_lsn"))
+
+    def wal_images(self, first, last):
+        """How many of the bytes of WAL between two places are page images: a page goes into the WAL whole when it
+        is changed for the first time after a checkpoint."""
+        return int(self.psql('postgres', """set client_min_messages = error; create extension if not exists pg_walinspect;
+            select sum(fpi_size) from pg_get_wal_stats('0/0'::pg_lsn + %d,
+                least('0/0'::pg_lsn + %d, pg_current_wal_flush_lsn()))""" % (first, last)))
+
+    def dump_wal(self, first, last, *options):
+        """What pg_waldump says of the WAL between two places, in bytes as wal() counts them."""
+        place = ['%X/%X' % (at >> 32, at & 0xffffffff) for at in (first, last)]
+        return subprocess.run([os.path.join(cluster.bindir(), 'pg_waldump'), '-p', self.folder + '/data/pg_wal',
+                               '-s', place[0], '-e', place[1], *options], capture_output=True, text=True, timeout=300).stdout
 
     def settings(self):
         return {name: self.psql('postgres', 'show ' + name).strip() for name in SHOWN}

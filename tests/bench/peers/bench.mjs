@@ -66,7 +66,7 @@ async function drain() {
   const first = w.ev.find(e => e.t === 'first').at;
   const cpu = procCpu(w.pid).cpu - c0, rss = procRss(w.pid);
   await w.stop();
-  return { jobs: JOBS, per_s: +(JOBS / ((t1 - first) / 1000)).toFixed(1), worker_cpu_s_per_1k: +((cpu / JOBS) * 1000).toFixed(4), ...diff(m0, m1, JOBS), ...rss };
+  return { jobs: JOBS, per_s: +(JOBS / ((t1 - first) / 1000)).toFixed(1), worker_cpu_s_per_1k: +((cpu / JOBS) * 1000).toFixed(4), ...diff(m0, m1, JOBS), ...await meter.images(m0, m1, JOBS), ...rss };
 }
 async function enqueue() {
   await reset();

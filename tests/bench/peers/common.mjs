@@ -44,6 +44,13 @@ export async function pgMeter(client) {
       const { rows } = await client.query("select pg_current_wal_insert_lsn()-'0/0'::pg_lsn as l, (select sum(xact_commit) from pg_stat_database) as x");
       return { cpu: cpu(), wal: +rows[0].l, sys: sysCpu(), t: now() };
     },
+    // of the WAL between two snaps, the pages that went into it whole, as their first change after a checkpoint
+    async images(a, b, n) {
+      await client.query('create extension if not exists pg_walinspect');
+      const { rows } = await client.query(`select sum(fpi_size) as bytes from pg_get_wal_stats('0/0'::pg_lsn + $1::numeric,
+        least('0/0'::pg_lsn + $2::numeric, pg_current_wal_flush_lsn()))`, [a.wal, b.wal]);
+      return { wal_images_per_job: Math.round(rows[0].bytes / n) };
+    },
   };
 }
 export const diff = (a, b, n) => ({
