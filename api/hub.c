@@ -61,6 +61,7 @@ struct reader {
     struct list queue; /* hub->idle, due, round or stalled, by its state */
     struct list subs;  /* struct sub.link */
     int64_t seq;       /* the last event that its subscribers have */
+    bool at_end;       /* that ends a chunk: the next one begins behind it */
     int chunks;        /* of the query in hand */
     size_t bytes;      /* likewise */
     bool again;        /* a hint came while FETCHING */
@@ -85,7 +86,7 @@ struct hub {
     int handles;
     struct pace pace;
     struct pg_call call; /* chunk_sweep.sql */
-    struct pg_array tasks, after;
+    struct sweep_cursors cursors;
     struct buf frames;
     bool fetching;
     int page, round; /* limits of the next query, adapted to what comes */
@@ -135,6 +136,7 @@ static struct reader *reader_new(struct hub *hub, struct feed *feed, int64_t seq
 
     reader->feed = feed;
     reader->seq = seq;
+    reader->at_end = seq == 0;
     list_init(&reader->subs);
     list_init(&reader->queue);
     list_append(feed->readers.next, &reader->link);
@@ -362,6 +364,7 @@ static void reader_take(struct hub *hub, struct reader *reader, const struct swe
                  (long long)chunk->seq_from);
     hub->counts.events += (uint64_t)(last - reader->seq);
     reader->seq = last;
+    reader->at_end = true;
     reader->chunks++;
     reader->bytes += hub->frames.len ? hub->frames.len : chunk->len;
 }
@@ -446,19 +449,17 @@ static void on_soon(uv_timer_t *timer)
 
     if (hub->fetching || list_is_empty(due))
         return;
-    pg_array_reset(&hub->tasks);
-    pg_array_reset(&hub->after);
+    store_cursors_reset(&hub->cursors);
     for (int n = 0; n < hub->round && !list_is_empty(due); n++) {
         struct reader *reader = container_of(due->next, struct reader, queue);
 
-        pg_array_put_uuid(&hub->tasks, reader->feed->task_id);
-        pg_array_put_int(&hub->after, reader->seq);
+        store_cursors_put(&hub->cursors, reader->feed->task_id, reader->seq, reader->at_end);
         reader_enter(hub, reader, READER_FETCHING);
     }
     hub->fetching = true;
     hub->counts.queries++;
-    store_chunk_sweep(pgpool_pick(hub->api->pool), &hub->call, &hub->tasks, &hub->after, hub->page,
-                      on_swept, hub);
+    store_chunk_sweep(pgpool_pick(hub->api->pool), &hub->call, &hub->cursors, hub->page, on_swept,
+                      hub);
 }
 
 /* ---- hints, polls, keep-alives ---- */
@@ -544,8 +545,7 @@ struct hub *hub_new(struct api *api)
     list_init(&hub->subs);
     for (int i = 0; i <= READER_STALLED; i++)
         list_init(&hub->queues[i]);
-    pg_array_init(&hub->tasks, PG_UUID);
-    pg_array_init(&hub->after, PG_INT8);
+    store_cursors_init(&hub->cursors);
     buf_init(&hub->frames, BUF_MAX);
     uv_timer_init(&api->loop.uv, &hub->soon);
     uv_timer_init(&api->loop.uv, &hub->poll);
@@ -585,8 +585,7 @@ static void on_closed(uv_handle_t *handle)
 
     if (--hub->handles > 0)
         return;
-    pg_array_release(&hub->tasks);
-    pg_array_release(&hub->after);
+    store_cursors_release(&hub->cursors);
     buf_release(&hub->frames);
     map_release(&hub->feeds);
     free(hub);

@@ -171,12 +171,41 @@ const char *store_read_id(PGresult *res, int row)
     return PQgetvalue(res, row, 0);
 }
 
-void store_chunk_sweep(struct pg *pg, struct pg_call *call, struct pg_array *tasks,
-                       struct pg_array *after, int64_t limit, pg_done_fn *done, void *owner)
+void store_cursors_init(struct sweep_cursors *c)
+{
+    pg_array_init(&c->tasks, PG_UUID);
+    pg_array_init(&c->after, PG_INT8);
+    pg_array_init(&c->at_end, PG_BOOL);
+}
+
+void store_cursors_release(struct sweep_cursors *c)
+{
+    pg_array_release(&c->tasks);
+    pg_array_release(&c->after);
+    pg_array_release(&c->at_end);
+}
+
+void store_cursors_reset(struct sweep_cursors *c)
+{
+    pg_array_reset(&c->tasks);
+    pg_array_reset(&c->after);
+    pg_array_reset(&c->at_end);
+}
+
+void store_cursors_put(struct sweep_cursors *c, const char *task_id, int64_t after, bool at_end)
+{
+    pg_array_put_uuid(&c->tasks, task_id);
+    pg_array_put_int(&c->after, after);
+    pg_array_put_bool(&c->at_end, at_end);
+}
+
+void store_chunk_sweep(struct pg *pg, struct pg_call *call, struct sweep_cursors *cursors,
+                       int64_t limit, pg_done_fn *done, void *owner)
 {
     pg_call_init(call, SQL_CHUNK_SWEEP);
-    pg_param_array(call, tasks);
-    pg_param_array(call, after);
+    pg_param_array(call, &cursors->tasks);
+    pg_param_array(call, &cursors->after);
+    pg_param_array(call, &cursors->at_end);
     pg_param_int(call, limit);
     pg_exec(pg, call, 3 * STORE_TASK_MS, done, owner);
 }

@@ -96,8 +96,16 @@ struct sweep_row {
     const char *events;
     size_t len;
 };
-void store_chunk_sweep(struct pg *pg, struct pg_call *call, struct pg_array *tasks,
-                       struct pg_array *after, int64_t limit, pg_done_fn *done, void *owner);
+struct sweep_cursors {
+    struct pg_array tasks, after, at_end;
+};
+void store_cursors_init(struct sweep_cursors *c);
+void store_cursors_release(struct sweep_cursors *c);
+void store_cursors_reset(struct sweep_cursors *c);
+/* A reader that has `after`, the last event of a chunk if `at_end`. */
+void store_cursors_put(struct sweep_cursors *c, const char *task_id, int64_t after, bool at_end);
+void store_chunk_sweep(struct pg *pg, struct pg_call *call, struct sweep_cursors *cursors,
+                       int64_t limit, pg_done_fn *done, void *owner);
 void store_read_chunk(PGresult *res, int row, struct sweep_row *ret_row);
 
 /* session_get.sql, session_snapshots.sql, snapshot_get.sql */

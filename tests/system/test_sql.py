@@ -104,7 +104,7 @@ ARGUMENTS = {
     'agent_delete': "'default', 'f2'", 'agent_get': "'default', 'f3'",
     'agent_list': "'default', 'f1', 20", 'agent_load': "'default', 'f1', 1",
     'backend_end': '10000',
-    'chunk_sweep': "array[:d, :l]::uuid[], array[3, 0], 10",
+    'chunk_sweep': "array[:d, :l]::uuid[], array[3, 0], array[false, true], 10",
     'due_release': '500',
     'genkit_abort': ":r, 'why', 'default', :agent", 'genkit_agent': "'default', 'f1'",
     'genkit_find': ":d, 'default', 'f1'", 'genkit_keep': ":zero, 'x'",
