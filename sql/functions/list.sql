@@ -61,8 +61,10 @@ create or replace function nocturne.task_find(p_tenant text, p_status text, p_ag
     p_before uuid, p_limit int, p_misses int, out ids uuid[], out more uuid) language plpgsql stable as $$
 declare
     at uuid := coalesce(p_before, 'ffffffff-ffff-ffff-ffff-ffffffffffff');
-    named boolean := p_agent is not null or p_session is not null;
-    by_status boolean := not named and p_status is not null; -- the next step
+    -- By turns, or where the status stands alone. What is queued is mostly new, and to find the others
+    -- all queues of sessions have to be read.
+    turns boolean := p_agent is not null or p_session is not null or p_status = 'queued';
+    by_status boolean := p_status is not null and not turns; -- the next step
     over boolean := p_status in ('completed', 'incomplete', 'failed', 'aborted', 'expired');
     looked uuid[];
     hits uuid[];
@@ -80,7 +82,8 @@ begin
             more := at;
             return;
         end if;
-        looked := case when by_status then nocturne.standing_before(p_status, at, 64)
+        looked := case when by_status then nocturne.standing_before(p_status, at,
+                           case p_status when 'queued' then 256 else 64 end)
                        else nocturne.tasks_before(p_agent, p_session, at, 64) end;
         exit when looked = '{}';
         hits := array(
@@ -96,7 +99,7 @@ begin
         ids := ids || hits;
         missed := missed + cardinality(looked) - cardinality(hits);
         at := looked[cardinality(looked)];
-        by_status := p_status is not null and (not named or hits = '{}' and not by_status);
+        by_status := p_status is not null and (not turns or hits = '{}' and not by_status);
     end loop;
 end $$;
 
