@@ -40,13 +40,14 @@ int64_t clock_wall_us(void)
 
 /* The seconds of the last stamp stand already: most are of the same one. Each process has one
  * thread. */
-char *clock_stamp(int64_t wall_us, char *ret_text)
+static char *put_stamp(int64_t wall_us, int digits, char *ret_text)
 {
     static char last[CLOCK_STAMP_BYTES];
     static size_t len;
     static time_t last_seconds;
     time_t seconds = (time_t)(wall_us / 1000000);
-    int ms = (int)(wall_us / 1000 % 1000);
+    int us = (int)(wall_us % 1000000);
+    char *end;
     struct tm utc;
 
     if (seconds != last_seconds || len == 0) {
@@ -55,11 +56,21 @@ char *clock_stamp(int64_t wall_us, char *ret_text)
         last_seconds = seconds;
     }
     memcpy(ret_text, last, len);
-    ret_text[len] = (char)('0' + ms / 100);
-    ret_text[len + 1] = (char)('0' + ms / 10 % 10);
-    ret_text[len + 2] = (char)('0' + ms % 10);
-    memcpy(ret_text + len + 3, "Z", 2);
+    end = ret_text + len;
+    for (int unit = 100000; digits > 0; digits--, unit /= 10)
+        *end++ = (char)('0' + us / unit % 10);
+    memcpy(end, "Z", 2);
     return ret_text;
+}
+
+char *clock_stamp(int64_t wall_us, char *ret_text)
+{
+    return put_stamp(wall_us, 3, ret_text);
+}
+
+char *clock_stamp_us(int64_t wall_us, char *ret_text)
+{
+    return put_stamp(wall_us, 6, ret_text);
 }
 
 /* Does `text` begin like `shape`, where 0 is any digit? */

@@ -13,6 +13,7 @@ int64_t clock_wall_us(void);  /* UTC, microseconds since 1970 */
 
 /* "2026-01-02T03:04:05.678Z" of `wall_us` into `ret_text` (CLOCK_STAMP_BYTES); returns it. */
 char *clock_stamp(int64_t wall_us, char *ret_text);
+char *clock_stamp_us(int64_t wall_us, char *ret_text); /* the same to the microsecond */
 
 /* RFC 3339 with a zone, e.g. 2026-01-02T03:04:05.678Z or ...+02:00. 0, or -1 when it is not. */
 int clock_parse_stamp(const char *text, int64_t *ret_wall_us);

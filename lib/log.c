@@ -60,7 +60,7 @@ void log_line(enum log_level level, const char *context, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(msg, sizeof(msg), fmt, ap);
     va_end(ap);
-    buf_printf(&line, "ts=%s level=%s prog=%s%s%s msg=", clock_stamp(clock_wall_us(), stamp),
+    buf_printf(&line, "ts=%s level=%s prog=%s%s%s msg=", clock_stamp_us(clock_wall_us(), stamp),
                level_names[level], log_prog, *context ? " " : "", context);
     put_quoted(&line, msg);
     buf_putc(&line, '\n');

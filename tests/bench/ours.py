@@ -1,6 +1,7 @@
 """The measurements of Nocturne itself. Each takes the Bench (server, peers, sizes), makes an
 environment of its own (fresh database, fresh daemons) and returns a dict of figures."""
 import contextlib
+import datetime
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import machine
 
 INPUT = 'noop 12345 ' + 'x' * 30          # as many bytes as the peers' payload
 ECHO = {'kind': 'echo'}
+EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 MANY = {'max_parked_per_peer': 0, 'max_conns': 12000}
 ALL_ENDED = ('not exists (select from nocturne.ready) and not exists (select from nocturne.lease)')
 
@@ -149,12 +151,24 @@ def drain(bench, n):
         return figures
 
 
+BEGUN = re.compile(r'^ts=(\S+) level=debug prog=\S+ task=(\S+) epoch=\d+ state=parked ', re.M)
+
+
+def begun_at(worker):
+    """{task: us since 1970} at which each turn had begun: the line of the worker's log behind `turn.started`."""
+    found = {}
+    for stamp, task in BEGUN.findall(worker.log()):
+        at = datetime.datetime.fromisoformat(stamp.replace('Z', '+00:00'))
+        found.setdefault(task, (at - EPOCH) // datetime.timedelta(microseconds=1))
+    return found
+
+
 def latency(bench, seconds):
     """From before the POST to `turn.started`, at 20 a second; and to the model's first token."""
     with harness.Env() as env:
         env.scheduler()
         env.modelsim()
-        worker, api = env.worker(), env.api()
+        worker, api = env.worker(log_level='debug'), env.api()
         env.llm_agent('bench')
         path, body = '/v1/agents/bench/tasks', json.dumps({'input': 'stamp 1 tokens 0ms'})
         load('requests', api_port(env), clients=4, rate=20, total=20, path=path, body=body)
@@ -164,19 +178,18 @@ def latency(bench, seconds):
             figures = used.read()
             asked = {i: int(t) for t, i in (line.split() for line in ids.read().splitlines())}
         harness.wait_until(lambda: env.value('select ' + ALL_ENDED), 20, 'the end of all turns')
-        started, model = [], []
-        for row in env.sql("""select task_id, at_ms, events from nocturne.chunk order by task_id, seq_from"""):
+        running = begun_at(worker)
+        started = [(running[i] - t) / 1000 for i, t in asked.items() if i in running]
+        model = []
+        for row in env.sql("""select task_id, events from nocturne.chunk order by task_id, seq_from"""):
             if row['task_id'] not in asked:
                 continue
             for text in row['events'].splitlines():
-                offset, event = text.split(' ', 1)
-                event = json.loads(event)
-                if event['type'] == 'turn.started':  # stamped in whole milliseconds, cut: count them against us
-                    started.append(row['at_ms'] + int(offset) + 1 - asked[row['task_id']] / 1000)
-                elif event['type'] == 'content.delta':
+                event = json.loads(text.split(' ', 1)[1])
+                if event['type'] == 'content.delta':
                     model.append((int(event['text']) - asked[row['task_id']]) / 1000)
         if len(started) < len(asked) or len(model) < len(asked):
-            raise RuntimeError('%d of %d turns started' % (len(started), len(asked)))
+            raise RuntimeError('%d and %d of %d turns ran' % (len(started), len(model), len(asked)))
         figures.update(n=len(started), **percentiles(started), to_model=percentiles(model))
         return figures
 

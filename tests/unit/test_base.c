@@ -242,6 +242,8 @@ static void writes_stamps_that_read_back(void **state)
     assert_string_equal(clock_stamp(NEW_YEAR_2026 * 1000000 + 5999, text),
                         "2026-01-01T00:00:00.005Z");
     assert_string_equal(clock_stamp(NEW_YEAR_2026 * 1000000 - 1, text), "2025-12-31T23:59:59.999Z");
+    assert_string_equal(clock_stamp_us(NEW_YEAR_2026 * 1000000 + 5999, text),
+                        "2026-01-01T00:00:00.005999Z");
     assert_int_equal(clock_parse_stamp(clock_stamp(1234567890123000, text), &us), 0);
     assert_int_equal(us, 1234567890123000);
     assert_true(clock_wall_us() > NEW_YEAR_2026 * 1000000 - 366LL * 86400 * 1000000);
