@@ -12,7 +12,7 @@
  * Plain submits meet nobody's rows and have a line of their own, so that they never wait for those
  * that may. Each line has two lanes, so that one batch is committed while the next one runs, and a
  * large one is shared by two processors. What comes while both are busy waits. A plain one that
- * comes alone goes by itself, because then its hint may ride with it.
+ * comes alone goes by itself (task_submit_one.sql), and its hint may ride with it.
  */
 #include "submits.h"
 
@@ -102,6 +102,35 @@ static void submit_alone(struct submit *submit)
     submit->call = xcalloc(1, sizeof(*submit->call));
     store_task_submit(pgpool_pick(api->pool), submit->call, &submit->row, submit->hinted,
                       store_task_left_ms(submit->since_ms), on_alone, submit);
+}
+
+/* Was it left out, or refused and rolled back, it goes again as any other. */
+static void on_one(void *owner, PGresult *res, const struct err *err)
+{
+    struct submit *submit = owner;
+    struct pg_call *call = submit->call;
+    struct accepted_row row;
+
+    if (err->code == ERR_OK && store_read_submitted_one(res, &row)) {
+        row.hinted = submit->hinted;
+        submit->done(submit->owner, &row, err, "");
+    } else if (err->code == ERR_OK || *call->sqlstate) {
+        submit_alone(submit);
+    } else {
+        submit->done(submit->owner, NULL, err, "");
+    }
+    free(call);
+}
+
+static void submit_one(struct submit *submit)
+{
+    struct api *api = submit->submits->api;
+
+    list_remove(&submit->node);
+    submit->hinted = notify_may_ride(api->notify);
+    submit->call = xcalloc(1, sizeof(*submit->call));
+    store_submit_one(pgpool_pick(api->pool), submit->call, &submit->row, submit->hinted,
+                     store_task_left_ms(submit->since_ms), on_one, submit);
 }
 
 /* ---- together ---- */
@@ -211,10 +240,12 @@ static void on_kick(uv_timer_t *timer)
 {
     struct submits *s = container_of(timer, struct submits, kick);
 
-    if (s->plain.nwaiting == 1 && line_is_idle(&s->plain))
-        line_send_alone(&s->plain);
-    else
+    if (s->plain.nwaiting == 1 && line_is_idle(&s->plain)) {
+        s->plain.nwaiting = 0;
+        submit_one(submit_of(s->plain.waiting.next));
+    } else {
         line_send(&s->plain);
+    }
     if (s->other.nwaiting < BATCH_MIN)
         line_send_alone(&s->other);
     else

@@ -87,14 +87,19 @@ static void put_number(struct store_submits *s, int column, const char *text)
         pg_array_put_null(&s->columns[column]);
 }
 
-/* The second half of a UUID: random, behind the variant of RFC 9562. */
+/* The second half of a UUID: `random`, behind the variant of RFC 9562. */
+static int64_t tail_of(uint64_t random)
+{
+    return (int64_t)(random >> 2 | UINT64_C(1) << 63);
+}
+
 static int64_t random_tail(struct store_submits *s)
 {
     if (s->nrandom == 0) {
         id_random(s->random, sizeof(s->random));
         s->nrandom = STORE_SUBMIT_RANDOM;
     }
-    return (int64_t)(s->random[--s->nrandom] >> 2 | UINT64_C(1) << 63);
+    return tail_of(s->random[--s->nrandom]);
 }
 
 static void put_plain(struct store_submits *s, const struct submit_row *row)
@@ -149,6 +154,37 @@ void store_submits_send(struct pg *pg, struct store_submits *s, uint64_t timeout
             pg_param_array(&s->call, &s->columns[c]);
     pg_param_text(&s->call, STORE_TENANT);
     pg_exec(pg, &s->call, timeout_ms, done, owner);
+}
+
+void store_submit_one(struct pg *pg, struct pg_call *call, const struct submit_row *row, bool hint,
+                      uint64_t timeout_ms, pg_done_fn *done, void *owner)
+{
+    uint64_t random;
+
+    id_random(&random, sizeof(random));
+    pg_call_init(call, SQL_TASK_SUBMIT_ONE);
+    pg_param_text(call, row->agent);
+    pg_param_int(call, tail_of(random));
+    pg_param_text(call, row->input);
+    pg_param_int(call, row->priority);
+    pg_param_text(call, row->metadata);
+    pg_param_text(call, row->max_attempts);
+    pg_param_text(call, STORE_TENANT);
+    pg_param_text(call, hint ? "t" : "f");
+    pg_exec(pg, call, timeout_ms, done, owner);
+}
+
+bool store_read_submitted_one(PGresult *res, struct accepted_row *ret_row)
+{
+    if (store_rows(res) == 0)
+        return false;
+    *ret_row = (struct accepted_row){
+        .task_id = column_text(res, 0, 0),
+        .session_id = column_text(res, 0, 0),
+        .status = "queued",
+        .created_at = column_text(res, 0, 1),
+    };
+    return true;
 }
 
 static int read_plain(PGresult *res, int at, struct accepted_row *ret_row)

@@ -125,6 +125,7 @@ ARGUMENTS = {
                         " array[null, null], array[5, 5], array[null, null], array[null, null]::int[],"
                         " array[null, null], array['new', null], array[null, null], array[null, null],"
                         " 'default'",
+    'task_submit_one': "'f1', -9, '1', 5, null, null, 'default', true",
     'task_submit_plain': "array['f1', 'f2'], array[1, 2, 2], array[-9, -8, -7], array['1', '2', '3']::json[],"
                          " array[5, 5, 4], null, array[null, null, 7], 'default'",
     'task_sweep': 'array[:d, :l]::uuid[]',
