@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define TIMEOUT_MS 5000
@@ -121,7 +122,7 @@ void store_claim_release(struct claim_params *params)
 }
 
 void store_turn_claim(struct pg *pg, struct pg_call *call, int64_t worker_id, int64_t limit,
-                      const struct claim_ranges *ranges, bool ask_first,
+                      const struct claim_ranges *ranges, bool ask_first, bool ask_requests,
                       struct claim_params *params, pg_done_fn *done, void *owner)
 {
     pg_array_reset(&params->first);
@@ -139,37 +140,50 @@ void store_turn_claim(struct pg *pg, struct pg_call *call, int64_t worker_id, in
     pg_param_array(call, &params->from);
     pg_param_array(call, &params->below);
     pg_param_text(call, ask_first ? "true" : "false");
+    pg_param_text(call, ask_requests ? "true" : "false");
     pg_exec(pg, call, CLAIM_TIMEOUT_MS, done, owner);
 }
 
-/* The first row of the answer is the view, if there is any. */
 void store_read_view(PGresult *res, struct claim_view *ret_view)
 {
     *ret_view = (struct claim_view){.snapshot = "", .first = ""};
     if (PQntuples(res) == 0)
         return;
-    ret_view->newest = column_int(res, 0, 3);
-    ret_view->id = column_int(res, 0, 6);
-    ret_view->snapshot = PQgetvalue(res, 0, 7);
-    ret_view->first = PQgetvalue(res, 0, 8);
+    ret_view->newest = column_int(res, 0, 6);
+    ret_view->id = column_int(res, 0, 7);
+    ret_view->snapshot = PQgetvalue(res, 0, 8);
+    ret_view->first = PQgetvalue(res, 0, 9);
 }
 
-int store_claim_rows(PGresult *res)
+static int by_age(const void *a, const void *b)
 {
-    int n = PQntuples(res);
+    const struct claim_row *x = a, *y = b;
 
-    return n > 0 ? n - 1 : 0;
+    if (x->priority != y->priority)
+        return x->priority < y->priority ? -1 : 1;
+    return x->seq < y->seq ? -1 : x->seq > y->seq;
 }
 
-void store_read_claim(PGresult *res, int row, struct claim_row *ret_row)
+int store_read_claims(PGresult *res, int max, struct claim_row *ret_rows)
 {
-    row++;
-    snprintf(ret_row->task_id, sizeof(ret_row->task_id), "%s", PQgetvalue(res, row, 0));
-    ret_row->epoch = column_int(res, row, 1);
-    ret_row->priority = (int)column_int(res, row, 2);
-    ret_row->seq = column_int(res, row, 3);
-    ret_row->fails = (int)column_int(res, row, 4);
-    ret_row->crashes = (int)column_int(res, row, 5);
+    int n = 0;
+
+    for (int i = 0; i < PQntuples(res) && n < max; i++) {
+        struct claim_row *row = &ret_rows[n];
+
+        if (PQgetisnull(res, i, 0))
+            break;
+        snprintf(row->task_id, sizeof(row->task_id), "%s", PQgetvalue(res, i, 0));
+        row->epoch = column_int(res, i, 1);
+        row->priority = (int)column_int(res, i, 2);
+        row->seq = column_int(res, i, 3);
+        row->fails = (int)column_int(res, i, 4);
+        row->crashes = (int)column_int(res, i, 5);
+        row->at = i;
+        n++;
+    }
+    qsort(ret_rows, (size_t)n, sizeof(*ret_rows), by_age);
+    return n;
 }
 
 void store_turn_load(struct pg *pg, struct pg_call *call, struct pg_array *tasks, pg_done_fn *done,
@@ -213,6 +227,26 @@ void store_read_load(PGresult *res, int row, struct load_row *ret_row)
         .origin = column_text(res, row, 20),
         .control = column_text(res, row, 19),
     };
+}
+
+bool store_read_request(PGresult *res, const struct claim_row *claim, struct load_row *ret_row)
+{
+    int row = claim->at;
+
+    if (PQgetisnull(res, row, 10))
+        return false;
+    *ret_row = (struct load_row){
+        .task_id = claim->task_id,
+        .tenant = column_text(res, row, 10),
+        .agent = column_text(res, row, 11),
+        .revision = (int)column_int(res, row, 12),
+        .session_id = column_text(res, row, 13),
+        .input = column_text(res, row, 14),
+        .max_attempts = (int)column_int(res, row, 15),
+        .created_ms = column_int(res, row, 16),
+        .deadline_in_ms = INT64_MAX,
+    };
+    return true;
 }
 
 void store_agent_load(struct pg *pg, struct pg_call *call, const char *tenant, const char *name,

@@ -65,6 +65,7 @@ struct claim_row {
     char task_id[ID_BYTES];
     int64_t epoch, seq;
     int priority, fails, crashes;
+    int at; /* in the answer */
 };
 struct claim_params { /* storage for the parameters, to keep until `done` */
     struct pg_array first, from, below;
@@ -72,11 +73,11 @@ struct claim_params { /* storage for the parameters, to keep until `done` */
 void store_claim_init(struct claim_params *params);
 void store_claim_release(struct claim_params *params);
 void store_turn_claim(struct pg *pg, struct pg_call *call, int64_t worker_id, int64_t limit,
-                      const struct claim_ranges *ranges, bool ask_first,
+                      const struct claim_ranges *ranges, bool ask_first, bool ask_requests,
                       struct claim_params *params, pg_done_fn *done, void *owner);
 void store_read_view(PGresult *res, struct claim_view *ret_view);
-int store_claim_rows(PGresult *res);
-void store_read_claim(PGresult *res, int row, struct claim_row *ret_row);
+/* At most `max` rows, smallest priority first, oldest first within one; how many. */
+int store_read_claims(PGresult *res, int max, struct claim_row *ret_rows);
 
 /* turn_load.sql. NULL where the column is. */
 struct load_row {
@@ -97,6 +98,8 @@ void store_turn_load(struct pg *pg, struct pg_call *call, struct pg_array *tasks
 void store_turn_load_bare(struct pg *pg, struct pg_call *call, struct pg_array *tasks,
                           pg_done_fn *done, void *owner);
 void store_read_load(PGresult *res, int row, struct load_row *ret_row); /* of both */
+/* What turn_claim.sql says of `claim`: false when it is to be asked for. */
+bool store_read_request(PGresult *res, const struct claim_row *claim, struct load_row *ret_row);
 
 /* agent_load.sql. The definition's text, or NULL when there is none. */
 void store_agent_load(struct pg *pg, struct pg_call *call, const char *tenant, const char *name,

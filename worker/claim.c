@@ -4,7 +4,9 @@
  * IDLE      `poll` runs, with hints from the last look; a hint comes earlier. Without hints it runs
  *           faster after a find: who has sent one turn may wait for it to send the next
  * CLAIMING  turn_claim is in flight. If its answer is lost the leases exist and nobody knows of
- *           them: a heartbeat is sent at once, its count shows it, and they are handed back
+ *           them: a heartbeat is sent at once, its count shows it, and they are handed back. Turns
+ *           that begin something (`fresh`) come with their requests and need no load. When it is
+ *           refused for what it reads, the next one tells no requests, and a load finds out which
  * LOADING   turn_load of a piece of what was claimed; tried again while the database is away. A
  *           piece that fails otherwise is halved; a single turn that cannot be loaded, when the
  *           database is well, is given out bare (turn_load_bare): it is charged, and fails after
@@ -62,6 +64,7 @@ struct claim {
     struct err unreadable;    /* why */
     bool again;               /* look again as soon as idle */
     bool refused;             /* the last look was none, there was no room */
+    bool apart;               /* the next claim tells no requests */
     bool stale;               /* what is in flight belongs to an old incarnation */
 };
 
@@ -226,23 +229,44 @@ static void claim_found(struct claim *c)
     }
 }
 
+/* Give out what came with its request; keep the others, to be loaded. */
+static void take_rows(struct claim *c, PGresult *res)
+{
+    int n = store_read_claims(res, BATCH, c->rows);
+    struct load_row load;
+
+    c->nrows = c->next = c->loading = 0;
+    c->bare = false;
+    c->stats->turns_claimed += (uint64_t)n;
+    if (n > 0)
+        claim_found(c);
+    for (int i = 0; i < n; i++) {
+        watermark_claimed(&c->watermark, &c->rows[i]);
+        if (store_read_request(res, &c->rows[i], &load))
+            c->cbs.on_turn(c->cbs.owner, &c->rows[i], &load);
+        else
+            c->rows[c->nrows++] = c->rows[i];
+    }
+}
+
 static void take_answer(struct claim *c, PGresult *res)
 {
     struct claim_view view;
 
-    c->nrows = store_claim_rows(res);
-    c->next = c->loading = 0;
-    c->bare = false;
-    if (c->nrows > 0)
-        claim_found(c);
-    for (int i = 0; i < c->nrows; i++) {
-        store_read_claim(res, i, &c->rows[i]);
-        watermark_claimed(&c->watermark, &c->rows[i]);
-    }
-    c->stats->turns_claimed += (uint64_t)c->nrows;
+    c->apart = false;
+    take_rows(c, res);
     store_read_view(res, &view);
     if (view.id && watermark_learn(&c->watermark, clock_mono_ms(), &view))
         c->again = true;
+}
+
+/* Its leases may exist; not if the server has refused it, but what is there to lose. */
+static void claim_failed(struct claim *c, const struct err *err)
+{
+    log_line(LOG_WARN, "", "cannot claim: %s", err->msg);
+    if (*c->call.sqlstate && !is_away(c, err) && !c->apart)
+        c->apart = c->again = true;
+    c->cbs.on_lost(c->cbs.owner);
 }
 
 static void on_claimed(void *owner, PGresult *res, const struct err *err)
@@ -253,10 +277,8 @@ static void on_claimed(void *owner, PGresult *res, const struct err *err)
         bool failed = err->code != ERR_OK && err->code != ERR_CANCELED && !c->stale;
 
         watermark_reset(&c->watermark);
-        if (failed) {
-            log_line(LOG_WARN, "", "cannot claim: %s", err->msg);
-            c->cbs.on_lost(c->cbs.owner);
-        }
+        if (failed)
+            claim_failed(c, err);
         c->stale = false;
         claim_rest(c);
         return;
@@ -280,7 +302,7 @@ static void claim_start(struct claim *c)
     if (c->hints)
         poll_later(c); /* whatever brought us here, the next poll has the time since this look */
     store_turn_claim(c->pg, &c->call, c->worker_id, room < BATCH ? room : BATCH, &ranges, ask_first,
-                     &c->params, on_claimed, c);
+                     !c->apart, &c->params, on_claimed, c);
 }
 
 static void on_poll(uv_timer_t *timer)

@@ -23,7 +23,7 @@ with c as materialized (
     insert into nocturne.session (tenant, session_id, agent, running, created_at, updated_at)
     select $7::text, w.id::text, $1::text, w.id, w.at, w.at from w
 ), r as (
-    insert into nocturne.ready (priority, task_id) select $4::int, w.id from w
+    insert into nocturne.ready (priority, task_id, fresh) select $4::int, w.id, true from w
 )
 select w.id, nocturne.stamp(w.at),
        case when $8::boolean then pg_notify('nocturne', 'r') end

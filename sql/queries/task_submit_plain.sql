@@ -41,7 +41,7 @@ with c as materialized (
     insert into nocturne.session (tenant, session_id, agent, running, created_at, updated_at)
     select $8::text, w.sid, w.agent, w.id, w.at, w.at from w
 ), r as (
-    insert into nocturne.ready (priority, task_id)
-    select w.priority, w.id from w order by w.n
+    insert into nocturne.ready (priority, task_id, fresh)
+    select w.priority, w.id, true from w order by w.n
 )
 select w.n, w.id, c.stamp from w cross join c;

@@ -7,7 +7,7 @@ from cluster import ROOT
 from harness import literal
 
 UTILITY = ('notify_listen',)  # LISTEN is no statement that PREPARE takes
-EVERYTHING = 'array[0], array[0], array[10], true'  # the ranges of turn_claim
+EVERYTHING = 'array[0], array[0], array[10], true, true'  # the ranges of turn_claim, and all it may tell
 
 
 def texts():
@@ -40,8 +40,10 @@ def register(session, name='w', ttl_ms=60000):
 
 def claim(session, worker, limit=10):
     """[(task, epoch)]"""
-    lines = session.run('execute turn_claim(%d, %d, %s)' % (worker, limit, EVERYTHING))
-    return [(line.split('|')[0], int(line.split('|')[1])) for line in lines[1:]]
+    rows = [line.split('|') for line in
+            session.run('execute turn_claim(%d, %d, %s)' % (worker, limit, EVERYTHING))]
+    turns = sorted((int(r[2]), int(r[3]), r[0], int(r[1])) for r in rows if r[0])
+    return [(task, epoch) for _, _, task, epoch in turns]
 
 
 def complete_text(worker, turns, status='completed', reason='stop', seq=1, head=True, lock=False):

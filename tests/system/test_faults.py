@@ -421,7 +421,8 @@ def test_a_claim_whose_answer_is_lost_is_handed_back_at_once():
         env.check_invariants()
 
 
-def test_a_turn_that_cannot_be_loaded_does_not_stop_the_others():
+def spoil_one(fresh):
+    """One of 40 turns; the others end."""
     with harness.Env() as own:
         own.scheduler()
         own.put_agent('echo', {'kind': 'echo'})
@@ -432,9 +433,20 @@ def test_a_turn_that_cannot_be_loaded_does_not_stop_the_others():
             alter table nocturne.task rename to task_all;
             create view nocturne.task as select * from nocturne.task_all
                 where nocturne.spoil(task_id)""" % ids[17])
+        own.execute('update nocturne.ready set fresh = %s' % fresh)
         worker = own.worker(**FAST)
         wait_until(lambda: own.value('select count(*) from nocturne.done') == 39, 30, 'the others')
         worker.wait_log('task %s cannot be loaded and is left out' % ids[17], 10)
+        assert ('cannot claim' in worker.log()) == fresh, worker.tail()
         own.execute('drop view nocturne.task; alter table nocturne.task_all rename to task')
         own.wait_task(ids[17], 30, 'completed')  # it went back, or was charged, and came again
         own.check_invariants()
+
+
+def test_a_turn_that_cannot_be_loaded_does_not_stop_the_others():
+    spoil_one(fresh=False)
+
+
+def test_a_turn_whose_request_cannot_be_told_does_not_stop_the_others():
+    """Its claim is refused as a whole, and made again without requests."""
+    spoil_one(fresh=True)
