@@ -194,6 +194,21 @@ def latency(bench, seconds):
         return figures
 
 
+def wake(bench, seconds):
+    """What of that is left with libpq alone: a row stored with a notification, heard, and taken."""
+    with harness.Env(migrated=False) as env:
+        env.execute("""create table task (id uuid primary key, input text); create table ready (seq bigserial primary key, id uuid);
+            create table lease (id uuid primary key, at timestamptz)""")
+        out = subprocess.run(
+            [harness.program('tests/bench/wake'), bench.server.conninfo(env.db), '20', str(seconds), 'listen wake',
+             """with t as (insert into task values ($1, '%s') returning id), r as (insert into ready (id) select id from t)
+                select pg_notify('wake', '')""" % INPUT,
+             """with p as (delete from ready where ctid = any(array(select ctid from ready order by seq limit 100 for update skip locked))
+                returning id) insert into lease select id, clock_timestamp() from p returning id"""],
+            check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60 + seconds).stdout
+        return percentiles([int(us) / 1000 for us in out.split()][20:])
+
+
 def percentiles(values):
     values = sorted(values)
     at = lambda p: round(values[min(len(values) - 1, int(p / 100 * len(values)))], 3)  # noqa: E731

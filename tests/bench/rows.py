@@ -58,7 +58,9 @@ def lower(percentile):
     def row(r):
         mine = r.median('latency', 'ours', percentile)
         theirs, who = r.best('latency', PG_PEERS + ('bullmq_redis',), percentile, pick=min)
-        return '%.2f ms' % mine, '%s %.2f ms' % (who, theirs), mine / theirs, '< 1 of each', mine < theirs
+        bare = r.median('latency', 'bare', percentile)
+        return ('%.2f ms' % mine, '%s %.2f ms (bare statements, no HTTP: %.2f)' % (who, theirs, bare), mine / theirs, '< 1 of each',
+                mine < theirs)
     return 'submit to running at 20/s, ' + percentile, row
 
 
