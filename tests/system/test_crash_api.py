@@ -120,30 +120,27 @@ def slow_subscriber(matrix, _process):
             % matrix.flood)
 
 
+def floods_ended(matrix):
+    return matrix.env.value("select count(*) from nocturne.done d join nocturne.task t using (task_id) where t.agent = 'flood'")
+
+
 def slow_stream(matrix, _process):
     if matrix.reading and matrix.reading.is_alive():
         return
+    before = floods_ended(matrix)
     raw(matrix, 'POST /genkit/flood HTTP/1.1\nHost: x\nAccept: text/event-stream\n'
                 'Content-Type: application/json\nContent-Length: 13\n\n{"data":"go"}')
     matrix.reading = threading.Thread(target=quietly, daemon=True,
-                                      args=(read_slowly, matrix, matrix.sockets[-1]))
+                                      args=(read_slowly, matrix, matrix.sockets[-1], before))
     matrix.reading.start()
 
 
-def read_slowly(matrix, conn):
-    """The turn has ended when more is left than the kernel takes, and the rest is read slowly: its
-    last frames are queued while the end is asked for."""
-    left = 6_000_000
-    while left > 4_000_000:
-        data = conn.recv(65536)
-        if not data:
-            return
-        left -= len(data)
-    harness.wait_until(lambda: matrix.env.value(
-        "select count(*) from nocturne.lease l join nocturne.task t using (task_id)"
-        " where t.agent = 'flood'") == 0, 20, 'the end of the flood')
-    while conn.recv(4096):
-        time.sleep(0.005)
+def read_slowly(matrix, conn, before):
+    """Nothing until the turn has ended, so that the kernel's buffer stays small and much is left; then
+    slowly: the last frames are queued while the end is asked for."""
+    harness.wait_until(lambda: floods_ended(matrix) > before, 20, 'the end of the flood')
+    while conn.recv(8192):
+        time.sleep(0.002)
 
 
 def come_back(matrix, _process):

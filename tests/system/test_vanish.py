@@ -60,6 +60,8 @@ class Setting:
         self.env.wait_task(self.task_id, status='aborted')
         self.env.check_invariants()
         if self.proxy:
+            if self.first.alive:
+                self.first.end()  # one that has just come back may have asked for something
             self.proxy.close()
 
 
