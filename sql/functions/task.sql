@@ -39,12 +39,13 @@ create or replace function nocturne.is_held(p_xmax xid) returns boolean language
            pg_current_snapshot())
 $$;
 
--- Queue a task that is due: behind its session's running task, or as ready.
--- Locks the session's row.
+-- Queue a task that is due: behind its session's running task, or as ready; as `fresh` when it begins a
+-- session of its own and its request is input alone. Locks the session's row.
 create or replace function nocturne.enqueue(p_task uuid) returns boolean language plpgsql as $$
 declare
     t nocturne.task;
     first boolean := true;
+    fresh boolean := false;
 begin
     select * into t from nocturne.task where task_id = p_task;
     if not found then
@@ -57,10 +58,12 @@ begin
             running = coalesce(s.running, excluded.running),
             queue = case when s.running is null then s.queue else s.queue || excluded.running end,
             updated_at = clock_timestamp()
-        returning s.running = p_task into first;
+        returning s.running = p_task, s.head is null and s.session_id = p_task::text
+                                      and t.options is null and t.deadline is null
+        into first, fresh;
     end if;
     if first then
-        insert into nocturne.ready (priority, task_id) values (t.priority, p_task);
+        insert into nocturne.ready (priority, task_id, fresh) values (t.priority, p_task, fresh);
     end if;
     return first;
 end $$;
@@ -277,8 +280,8 @@ begin
             updated_at = clock_timestamp()
         returning s.running
     ), r as (
-        insert into nocturne.ready (priority, task_id)
-        select w.priority, w.id from w
+        insert into nocturne.ready (priority, task_id, fresh)
+        select w.priority, w.id, w.session is null and w.options is null and w.deadline is null from w
         where not w.later and (w.session is null or w.id in (select s.running from named s))
         order by w.n
     )

@@ -36,6 +36,41 @@ def test_a_task_without_a_session_makes_one_of_its_own_id():
     assert task['session_id'] == task['task_id'], task
 
 
+def test_fresh_is_what_begins_a_session_of_its_own():
+    """Its claim brings its request along and nothing is looked up (turn_claim), so there must be nothing else."""
+    with harness.Env() as env:
+        env.scheduler()
+        env.put_agent('e', {'kind': 'echo'})
+
+        def submit(more=''):
+            return env.value("select task_id from nocturne.submit('e', '\"hi\"'%s)" % more)
+
+        def fresh(task_id):
+            return env.value("select fresh from nocturne.ready where task_id = '%s'" % task_id)
+
+        first = submit()
+        assert fresh(first) is True
+        assert fresh(submit(", p_key => 'k'")) is True
+        for more in (", p_session => 's'", ", p_deadline => now() + interval '1 hour'", ", p_options => '{\"state\": {}}'"):
+            assert fresh(submit(more)) is False, more
+        early = submit(", p_run_at => now() + interval '4 s'")
+        late = submit(", p_run_at => now() + interval '4 s'")
+        before = submit(", p_session => '%s'" % late)  # in the session that `late` would have begun
+        many = env.sql("""select * from nocturne.submit_many(array['e', 'e', 'e'], array['1', '1', '1'], array[null, 'm', null], null, null,
+            array[5, 5, 5], null, null, array[null, null, now() + interval '1 hour'], array['k1', 'k2', 'k3'], null, array['1', '2', '3'],
+            'default') order by place""")
+        assert [fresh(m['task_id']) for m in many] == [True, False, False]
+        worker = env.worker()
+        env.wait_task(before, status='completed')
+        worker.end()
+        harness.wait_until(lambda: fresh(early) is not None and fresh(late) is not None, 10, 'both are due')
+        assert (fresh(early), fresh(late)) == (True, False)
+        env.worker()
+        for task_id in (first, early, late):
+            env.wait_task(task_id, status='completed')
+        env.check_invariants()
+
+
 def test_the_model_sees_the_conversation():
     session = turn('say one')['session_id']
     turn('say two', session_id=session)
