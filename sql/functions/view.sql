@@ -114,7 +114,8 @@ returns table (seq bigint, event json) language sql stable as $$
 $$;
 
 -- The conversation up to and with the turn `p_task` as a JSON array. Walks to the last whole
--- copy, at most 16 rows.
+-- copy, at most 16 rows. Cut as bytes and, by `offset 0`, once: by characters and as often as it is
+-- named, a conversation of 1,000 turns took 4 ms.
 create or replace function nocturne.messages_json(p_task uuid) returns text language plpgsql stable as $$
 begin
     return (with recursive walk as (
@@ -126,9 +127,11 @@ begin
         where walk.depth > 0
     )
     select '[' || coalesce(string_agg(inner_text, ',' order by n desc), '') || ']'
-    from (select n, btrim(substr(btrim(messages::text), 2, length(btrim(messages::text)) - 2))
-                    as inner_text from walk) x
-    where inner_text <> '');
+    from (select n, convert_from(substring(bytes from 2 for octet_length(bytes) - 2), 'UTF8') as inner_text
+          from (select n, convert_to(case when messages::text ~ '^\s|\s$' then btrim(messages::text, E' \t\n\r')
+                                     else messages::text end, 'UTF8') as bytes
+                from walk offset 0) a offset 0) x
+    where btrim(left(inner_text, 64), E' \t\n\r') <> '' or btrim(inner_text, E' \t\n\r') <> '');
 end $$;
 
 -- The state of a session after the turn `p_task`: {"messages":[...],"custom"?,"artifacts"?}.

@@ -1,4 +1,5 @@
 """Turns of one session: their order, what the model sees of earlier ones, branches, snapshots."""
+import json
 import time
 
 import fakes
@@ -198,6 +199,18 @@ def test_branches_of_one_snapshot_run_at_once():
     for i in (3, 1, 2, 0):
         env.sim.open_gate('b%d' % i)
         assert env.wait_task(ids[i], status='completed')['output']['text'] == 'b%d' % i
+
+
+def test_a_conversation_is_joined_however_its_parts_were_written():
+    parts = ['[{"text":"[a] ü"},{"n":1}]', ' [ {"text":"b"} ] \n', '[ ]', '[]', '[' + ' ' * 80 + ']', '[' + ' ' * 80 + '"late"]', '["\u2028é"]']
+    ids = ['00000000-0000-7000-8000-%012d' % i for i in range(len(parts))]
+    with harness.Env() as env:
+        for i, text in enumerate(parts):
+            env.execute("insert into nocturne.snapshot (task_id, parent_id, epoch, depth, messages) values ('%s', %s, 1, %d, %s)" % (
+                ids[i], "'%s'" % ids[i - 1] if i else 'null', i, harness.literal(text)))
+        whole = [m for text in parts for m in json.loads(text)]
+        assert env.value("select nocturne.messages_json('%s')::json" % ids[-1]) == whole
+        assert env.value("select nocturne.messages_json('%s')::json" % ids[0]) == json.loads(parts[0])
 
 
 def test_forty_turns_reading_a_state_never_joins_more_than_sixteen_rows():
