@@ -46,6 +46,7 @@ export async function pgMeter(client) {
     },
     // of the WAL between two snaps, the pages that went into it whole, as their first change after a checkpoint
     async images(a, b, n) {
+      if (a.wal === b.wal) return {}; // BullMQ on Redis
       await client.query('create extension if not exists pg_walinspect');
       const { rows } = await client.query(`select sum(fpi_size) as bytes from pg_get_wal_stats('0/0'::pg_lsn + $1::numeric,
         least('0/0'::pg_lsn + $2::numeric, pg_current_wal_flush_lsn()))`, [a.wal, b.wal]);
