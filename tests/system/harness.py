@@ -469,6 +469,7 @@ class Psql:
         wait_until(self.is_waiting, deadline, 'a session that waits for a lock')
 
     def close(self):
+        self.popen.send_signal(signal.SIGCONT)  # a test that failed may have left it stopped, and all databases with it
         self.popen.stdin.close()
         self.popen.stdout.close()
         self.popen.wait()

@@ -225,6 +225,8 @@ def test_a_session_that_takes_no_answers_is_ended():
         stranger = env.psql()
         stranger.run("set application_name = 'a stranger'; listen nocturne")
         os.kill(stranger.popen.pid, signal.SIGSTOP)
+        wait_until(lambda: env.value("select count(*) from pg_stat_activity where datname = current_database()"
+                                     " and application_name like 'nocturne-api%' and query like '%listen nocturne%'"), 10, 'it listens')
         api.stop()
         for _ in range(20):
             env.execute("select pg_notify('nocturne', repeat('x', 56) || i)"
