@@ -1,8 +1,8 @@
 /*
  * Lists in pages: the parameter `limit` (1..200, default 50) and rows of a key and JSON text each.
  * One row more than wanted is asked for, so that a last page is known to be the last. A page may
- * have fewer rows than asked for, even none, and yet be followed by another: then its last row is the
- * key alone, behind which that begins.
+ * have fewer rows than asked for, even none, and yet be followed by another: then its last row is
+ * the key alone, behind which that begins.
  */
 #pragma once
 

@@ -66,7 +66,7 @@ void pg_array_put_text(struct pg_array *a, const char *text)
         pg_array_put_null(a);
 }
 
-/* Of a hexadecimal digit: bit 6 is set in the letters of either case, whose low bits begin with 1. */
+/* Of a hexadecimal digit: bit 6 is set in letters of either case, whose low bits begin with 1. */
 static int nibble(char c)
 {
     return (c & 15) + (c >> 6) * 9;

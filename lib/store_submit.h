@@ -29,7 +29,8 @@ bool store_submit_is_plain(const struct submit_row *row);
 /* task_submit_one.sql. `hint`: NOTIFY that something is ready. */
 void store_submit_one(struct pg *pg, struct pg_call *call, const struct submit_row *row, bool hint,
                       uint64_t timeout_ms, pg_done_fn *done, void *owner);
-bool store_read_submitted_one(PGresult *res, struct accepted_row *ret_row); /* false: not accepted */
+/* False: not accepted. */
+bool store_read_submitted_one(PGresult *res, struct accepted_row *ret_row);
 
 void store_submits_init(struct store_submits *s, bool plain);
 void store_submits_release(struct store_submits *s);
