@@ -41,7 +41,8 @@ def test_the_checksums_are_those_of_the_files():
         query = 'select program, checksum from nocturne.functions'
         assert made.sql(query) == copied.sql(query)
         columns = """select table_name, column_name, data_type, is_nullable, column_default
-                     from information_schema.columns where table_schema = 'nocturne' order by 1, 2"""
+                     from information_schema.columns where table_schema = 'nocturne'
+                     and table_name !~ '^chunk_[0-9]' order by 1, 2"""  # those are of the day
         assert made.sql(columns) == copied.sql(columns)
 
 
